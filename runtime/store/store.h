@@ -1,0 +1,183 @@
+/* store.h - what is known about users and items, and the candidates in flight.
+ *
+ *   pack      one file of named, typed arrays, checksummed, written whole, mapped read-only
+ *   snapshot  a data set in a pack: interactions both ways, ids, feature columns, folds
+ *   view      the interactions of some folds, as compressed rows both ways: all that training may see
+ *   import    text files → snapshot; and a generated world → snapshot
+ *   slate     candidates in flight, as columns
+ *
+ * Read-only objects (pack, snapshot, view) may be shared by threads; a slate belongs to one.
+ */
+#ifndef EV_STORE_H
+#define EV_STORE_H
+
+#include "../core/core.h"
+
+/* ---- Pack --------------------------------------------------------------------------------------------*/
+typedef enum ev_dtype { EV_U8, EV_U32, EV_U64, EV_I64, EV_F32, EV_F64 } ev_dtype;
+size_t ev_dtype_size(ev_dtype t);
+
+typedef struct ev_array {
+  const void *data; /* borrowed from the pack until ev_pack_close; 64-byte aligned */
+  ev_dtype dtype;
+  size_t rows, cols; /* cols = 1 for a vector */
+} ev_array;
+
+typedef struct ev_pack ev_pack;
+typedef struct ev_pack_writer ev_pack_writer;
+
+ev_status ev_pack_writer_open(ev_pack_writer **out, const char *path, const char *kind); /* kind: at most 31 bytes, e.g. "snapshot", "factors" */
+ev_status ev_pack_write(ev_pack_writer *w, const char *name, ev_dtype dtype, const void *data, size_t rows, size_t cols); /* written at once; data is not kept. name: at most 47 bytes, unique */
+ev_status ev_pack_writer_commit(ev_pack_writer *w); /* frees w in every case */
+void ev_pack_writer_abort(ev_pack_writer *w);       /* NULL does nothing */
+
+ev_status ev_pack_open(ev_pack **out, const char *path); /* checks the header, bounds and every checksum: EV_ECORRUPT names what is wrong */
+void ev_pack_close(ev_pack *p);
+const char *ev_pack_kind(const ev_pack *p);
+const char *ev_pack_path(const ev_pack *p);
+void ev_pack_hash(const ev_pack *p, ev_hash *out); /* content address: of the kind, names, shapes and checksums */
+size_t ev_pack_size(const ev_pack *p);             /* number of arrays */
+const char *ev_pack_name(const ev_pack *p, size_t i, ev_array *out); /* the i-th array */
+bool ev_pack_find(const ev_pack *p, const char *name, ev_array *out);
+ev_status ev_pack_get(const ev_pack *p, const char *name, ev_dtype dtype, ev_array *out); /* EV_ECORRUPT when absent or of another type */
+ev_status ev_pack_validate(const void *data, size_t size, bool deep); /* what ev_pack_open runs; fuzzed */
+
+/* ---- Feature columns -----------------------------------------------------------------------------------*/
+typedef enum ev_column_type { EV_TOKEN, EV_TOKEN_LIST, EV_FLOAT } ev_column_type;
+typedef enum ev_side { EV_USER, EV_ITEM, EV_INTERACTION } ev_side;
+
+typedef struct ev_column { /* everything borrowed from the snapshot */
+  const char *name;
+  ev_column_type type;
+  size_t n_rows;
+  const float *values;       /* FLOAT: (n_rows), NaN = missing */
+  const uint32_t *codes;     /* TOKEN: (n_rows), EV_NONE = missing; TOKEN_LIST: (ptr[n_rows]) */
+  const uint64_t *ptr;       /* TOKEN_LIST: (n_rows + 1) */
+  size_t n_tokens;           /* vocabulary size, in order of first appearance */
+  const uint64_t *token_ptr; /* (n_tokens + 1) into token_bytes */
+  const char *token_bytes;
+} ev_column;
+
+const char *ev_column_token(const ev_column *c, uint32_t code, size_t *len); /* not NUL-terminated */
+
+/* ---- Snapshot ------------------------------------------------------------------------------------------
+ * Interactions are user-major; within a user by time where there is a time, else in the order of the file
+ * (train before valid before test for given folds). Users and items are numbered from 0 in order of first
+ * appearance in the interactions, then in the feature files. */
+typedef enum ev_fold { EV_TRAIN = 1, EV_VALID = 2, EV_TEST = 4 } ev_fold; /* a set of folds is a sum of these */
+
+typedef struct ev_snapshot ev_snapshot;
+ev_status ev_snapshot_open(ev_snapshot **out, const char *path); /* validates every index: afterwards nothing reads out of bounds */
+void ev_snapshot_close(ev_snapshot *s);
+void ev_snapshot_hash(const ev_snapshot *s, ev_hash *out);
+size_t ev_snapshot_n_users(const ev_snapshot *s);
+size_t ev_snapshot_n_items(const ev_snapshot *s);
+size_t ev_snapshot_n_interactions(const ev_snapshot *s);
+const uint64_t *ev_snapshot_user_ptr(const ev_snapshot *s); /* (n_users + 1) */
+const uint32_t *ev_snapshot_items(const ev_snapshot *s);    /* (n_interactions) */
+const uint8_t *ev_snapshot_folds(const ev_snapshot *s);     /* (n_interactions) of ev_fold */
+const int64_t *ev_snapshot_times(const ev_snapshot *s);     /* (n_interactions) in seconds; NULL when untimed */
+const float *ev_snapshot_ratings(const ev_snapshot *s);     /* (n_interactions); NULL when unrated */
+const char *ev_snapshot_user_id(const ev_snapshot *s, uint32_t user, size_t *len); /* not NUL-terminated */
+const char *ev_snapshot_item_id(const ev_snapshot *s, uint32_t item, size_t *len);
+uint32_t ev_snapshot_find_user(const ev_snapshot *s, const char *id, size_t len); /* EV_NONE: unknown. O(1) */
+uint32_t ev_snapshot_find_item(const ev_snapshot *s, const char *id, size_t len);
+size_t ev_snapshot_n_columns(const ev_snapshot *s, ev_side side);
+const ev_column *ev_snapshot_column_at(const ev_snapshot *s, ev_side side, size_t i);
+const ev_column *ev_snapshot_column(const ev_snapshot *s, ev_side side, const char *name); /* NULL: no such */
+int64_t ev_snapshot_cut_time(const ev_snapshot *s, ev_fold fold); /* time cut: first second of that fold; INT64_MIN otherwise */
+
+/* ---- View ----------------------------------------------------------------------------------------------*/
+typedef struct ev_csr {
+  size_t n_rows, n_cols;
+  const uint64_t *ptr;  /* (n_rows + 1) */
+  const uint32_t *idx;  /* (ptr[n_rows]) column of each entry */
+  const float *rating;  /* same length; NULL when unrated */
+  const int64_t *time;  /* same length, seconds; NULL when untimed */
+} ev_csr;
+
+typedef struct ev_view {
+  const ev_snapshot *snapshot; /* borrowed: must outlive the view */
+  unsigned folds;              /* the folds it was made of */
+  ev_csr by_user;              /* a user's items, oldest first */
+  ev_csr by_item;              /* an item's users, ascending */
+  const uint32_t *seen;        /* as by_user.idx, ascending within a user: rows at by_user.ptr */
+} ev_view;
+
+ev_status ev_view_new(ev_view **out, const ev_snapshot *s, unsigned folds);
+/* Cuts a view in two: held takes of every user with at least 2 interactions the last ⌈share·n⌉ (never all) by
+ * time, or by seeded choice when untimed. What a ranker learns from. */
+ev_status ev_view_split(ev_view **rest, ev_view **held, const ev_view *v, double share, uint64_t seed);
+void ev_view_free(ev_view *v);
+
+/* ---- Import --------------------------------------------------------------------------------------------*/
+typedef enum ev_format { EV_FORMAT_AUTO, EV_FORMAT_LISTS, EV_FORMAT_ATOMIC, EV_FORMAT_CSV, EV_FORMAT_TSV, EV_FORMAT_JSONL } ev_format;
+typedef enum ev_split { EV_SPLIT_AUTO, EV_SPLIT_GIVEN, EV_SPLIT_LEAVE_ONE_OUT, EV_SPLIT_TIME, EV_SPLIT_RATIO } ev_split;
+typedef enum ev_duplicates { EV_DUP_ERROR, EV_DUP_FIRST, EV_DUP_LAST } ev_duplicates;
+
+typedef struct ev_import_options { /* zero-initialise, then set; see ev_import_defaults */
+  const char *const *files; /* interaction files, feature files (.user, .item) in any order */
+  size_t n_files;
+  const char *train, *valid, *test; /* files of given folds; any may be NULL */
+  ev_format format;
+  bool ordered;             /* lists: a row is in time order (else a set) */
+  const char *user, *item, *rating, *time; /* column names; NULL = the usual ones */
+  unsigned k_core;          /* repeat until every user and item has this many; 0 = off */
+  double min_rating;        /* interactions rated below are left out; -INFINITY = off */
+  ev_duplicates duplicates;
+  ev_split split;
+  double valid_share, test_share; /* ratio and time cut, default 0.1 and 0.2; given split without validation: valid_share of train, default 0.1 */
+  uint64_t seed;
+  void (*progress)(void *ctx, uint64_t done_bytes, uint64_t all_bytes); /* may be NULL */
+  void *progress_ctx;
+} ev_import_options;
+
+void ev_import_defaults(ev_import_options *o);
+/* Reads the files and writes a snapshot to path, whole or not at all. EV_EINVAL: "FILE:LINE: …". */
+ev_status ev_import(const ev_import_options *o, const char *path);
+
+typedef struct ev_generate_options {
+  size_t n_users, n_items, n_sessions_per_user;
+  uint64_t seed;
+} ev_generate_options;
+void ev_generate_defaults(ev_generate_options *o); /* a world about the size of MovieLens 100K */
+/* A world of users with drifting tastes, items with features and birth dates, slates with position-biased
+ * clicks; the clicks are the interactions, split by time. Same seed, same bytes. */
+ev_status ev_generate(const ev_generate_options *o, const char *path);
+
+/* ---- Slate ---------------------------------------------------------------------------------------------
+ * Candidates as columns of equal length. item, score and source are always there; further float columns are
+ * made by name. A column pointer holds until the next call that changes the slate's capacity or columns. */
+#define EV_SLATE_MAX_COLUMNS 64
+#define EV_SLATE_MAX_ITEMS 65536
+
+typedef struct ev_slate ev_slate;
+ev_slate *ev_slate_new(void); /* NULL: out of memory */
+void ev_slate_free(ev_slate *s);
+void ev_slate_clear(ev_slate *s);  /* no candidates, no extra columns; memory kept */
+size_t ev_slate_n(const ev_slate *s);
+uint32_t *ev_slate_items(ev_slate *s);
+float *ev_slate_scores(ev_slate *s);
+uint32_t *ev_slate_sources(ev_slate *s); /* bit b: recall b of the composition proposed it */
+ev_status ev_slate_append(ev_slate *s, const uint32_t *items, const float *scores, size_t n, uint32_t source); /* stops at EV_NONE; extra columns get 0 */
+ev_status ev_slate_column(ev_slate *s, const char *name, float **out); /* finds or makes (zeros); name at most 47 bytes; EV_ELIMIT */
+float *ev_slate_find(ev_slate *s, const char *name); /* NULL: no such */
+size_t ev_slate_n_columns(const ev_slate *s);
+const char *ev_slate_column_name(const ev_slate *s, size_t i);
+ev_status ev_slate_sort(ev_slate *s);                 /* by score descending, then item ascending; NaN last; all columns move along */
+void ev_slate_truncate(ev_slate *s, size_t n);
+ev_status ev_slate_permute(ev_slate *s, const uint32_t *order, size_t n); /* keeps order[0..n): distinct rows; EV_EINVAL otherwise */
+ev_status ev_slate_copy(ev_slate *out, const ev_slate *s);
+/* The union of several slates: one row an item, ordered by item of first appearance; sources or-ed; score 0;
+ * columns "score.NAME" (0 where absent) and "rank.NAME" (1-based; 0 where absent) for each input, and the
+ * inputs' own extra columns (first holder wins). */
+ev_status ev_slate_union(ev_slate *out, ev_slate *const *in, const char *const *names, size_t n_in);
+
+/* Greedy re-ranking of the first n places; the rest keeps its order behind them.
+ * mmr: argmax λ s(i) − (1−λ) max_{j chosen} sim(i, j), scores scaled to [0, 1] first (Carbonell and Goldstein
+ * 1998); sim is the Jaccard index of the items' tokens in a TOKEN or TOKEN_LIST column.
+ * quota: at most cap of the first n may share a token of the column; then the best of what is left fills up. */
+ev_status ev_slate_mmr(ev_slate *s, const ev_column *c, float lambda, size_t n);
+ev_status ev_slate_quota(ev_slate *s, const ev_column *c, size_t cap, size_t n);
+
+#endif
