@@ -1,0 +1,68 @@
+/* cli.h - the shell's frame: a verb is a table of options and a function.
+ *
+ * main() finds the verb, reads its options into a JSON object, sets threads and home, and calls run, which
+ * returns EV_OK or a status whose message main prints as one line. Standard output carries the result (one
+ * JSON document and nothing else with --json); progress and errors go to standard error. */
+#ifndef EV_CLI_H
+#define EV_CLI_H
+
+#include <jansson.h>
+
+#include "../core/core.h"
+#include "../script/script.h"
+
+typedef enum ev_option_type { EV_OPT_END, EV_OPT_FLAG, EV_OPT_STRING, EV_OPT_INT, EV_OPT_REAL, EV_OPT_LIST } ev_option_type;
+
+typedef struct ev_option {
+  ev_option_type type;  /* LIST may be given several times */
+  const char *name;     /* "k-core"; in the JSON object "k_core" */
+  const char *metavar;  /* "N"; NULL for a flag */
+  const char *help;     /* one line; a default is said in it */
+} ev_option;
+
+typedef struct ev_verb {
+  const char *name;        /* "eval", or two words: "data import" */
+  const char *summary;     /* one line */
+  const char *arguments;   /* "COMPOSITION"; "" for none */
+  const char *example;     /* one or more whole command lines */
+  const ev_option *options; /* ended by EV_OPT_END */
+  int min_args, max_args;  /* positional ones; max_args -1: any number */
+  /* opts: given options by name (flags as true, lists as arrays; absent ones are absent) and "args": [text].
+   * Every verb also has json, quiet, home, threads. */
+  ev_status (*run)(json_t *opts);
+} ev_verb;
+
+extern const ev_verb ev_verb_data_import, ev_verb_data_generate, ev_verb_data_show, ev_verb_data_list;
+extern const ev_verb ev_verb_check, ev_verb_fit, ev_verb_eval, ev_verb_agents, ev_verb_evolve, ev_verb_lineage, ev_verb_serve,
+    ev_verb_run;
+
+/* ---- Reading options -----------------------------------------------------------------------------------*/
+const char *ev_opt_string(const json_t *opts, const char *key, const char *fallback); /* borrowed */
+int64_t ev_opt_int(const json_t *opts, const char *key, int64_t fallback);
+double ev_opt_real(const json_t *opts, const char *key, double fallback);
+bool ev_opt_flag(const json_t *opts, const char *key);
+size_t ev_opt_n_args(const json_t *opts);
+const char *ev_opt_arg(const json_t *opts, size_t i);
+const char *ev_opt_home(const json_t *opts); /* --home, else $EVECTION_HOME, else "./var" */
+
+/* ---- Lua verbs -----------------------------------------------------------------------------------------
+ * Opens a host and calls module.fn(opts). With --json the returned value is printed as one document; without,
+ * the function prints for people itself. */
+ev_status ev_cli_lua(json_t *opts, const char *module, const char *fn);
+
+/* ---- Output --------------------------------------------------------------------------------------------*/
+ev_status ev_print_json(json_t *document); /* sorted keys, a newline at the end; takes the reference */
+
+/* One line that is rewritten on a terminal (bar, rate, time left) once the work has lasted a second; in a pipe
+ * a plain line every ten seconds; silent when quiet. */
+typedef struct ev_bar {
+  const char *what; /* "importing" */
+  const char *unit; /* "MB" */
+  uint64_t started_ns, shown_ns;
+  bool quiet, drawn;
+} ev_bar;
+void ev_bar_start(ev_bar *b, const char *what, const char *unit, bool quiet);
+void ev_bar_update(ev_bar *b, double done, double all);
+void ev_bar_end(ev_bar *b);
+
+#endif
