@@ -1,0 +1,105 @@
+/* bind.h - what the binding files share; private to this room.
+ *
+ * A handle is a userdata whose metatable scripts cannot reach (__metatable = false), checked by luaL_checkudata
+ * at each call. What a handle borrows from is anchored in its environment table. Numbers from scripts are range
+ * checked before C sees them: lists count from 1, users and items are snapshot indices from 0. */
+#ifndef EV_SCRIPT_BIND_H
+#define EV_SCRIPT_BIND_H
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "../learn/learn.h"
+#include "../reward/reward.h"
+#include "../store/store.h"
+
+#define EV_VECTOR "ev.vector"
+#define EV_SLATE "ev.slate"
+#define EV_SNAPSHOT "ev.snapshot"
+#define EV_DATA "ev.data"
+#define EV_MODEL "ev.model"
+#define EV_REQUEST "ev.request"
+#define EV_ROWS "ev.rows"
+
+/* Raises the thread's last error as { status, message }; never returns. */
+int ev_lua_fail(lua_State *L, ev_status status);
+#define EV_CHECK(L, call)                                   \
+  do {                                                      \
+    ev_status ev_check_ = (call);                           \
+    if (ev_check_ != EV_OK) return ev_lua_fail(L, ev_check_); \
+  } while (0)
+
+/* Makes the metatable of a handle: methods by name, and a sealed __metatable. Leaves it on the stack. */
+void ev_lua_class(lua_State *L, const char *name, const luaL_Reg *methods);
+/* Anchors the value at `owner` to the userdata at `handle`, so that it lives as long. */
+void ev_lua_anchor(lua_State *L, int handle, int owner);
+/* A whole number within [low, high], or an argument error. */
+int64_t ev_lua_integer(lua_State *L, int arg, int64_t low, int64_t high);
+/* Field `key` of the options table at `arg`: absent → fallback, wrong type or out of range → error. */
+double ev_lua_field_number(lua_State *L, int arg, const char *key, double fallback, double low, double high);
+const char *ev_lua_field_string(lua_State *L, int arg, const char *key, const char *fallback);
+
+/* Vectors: n floats, owned or a slate's column. The pointer holds until the next call into Lua. */
+float *ev_lua_vector(lua_State *L, int arg, size_t *n);
+float *ev_lua_new_vector(lua_State *L, size_t n); /* pushed, not cleared; raises when memory runs out */
+
+typedef struct ev_lslate {
+  ev_slate *slate; /* owned */
+} ev_lslate;
+ev_slate *ev_lua_slate(lua_State *L, int arg);
+
+typedef struct ev_lsnapshot {
+  ev_snapshot *snapshot; /* owned */
+} ev_lsnapshot;
+ev_snapshot *ev_lua_snapshot(lua_State *L, int arg);
+
+typedef struct ev_ldata {
+  ev_view *view;        /* owned; its snapshot is anchored */
+  ev_rank_rows *rows;   /* owned; what a ranker learns from, or NULL */
+  char *artifact;       /* owned; where a fit writes, or NULL: this handle cannot fit */
+  unsigned n_fits;      /* models made so far: each has its own file */
+} ev_ldata;
+ev_ldata *ev_lua_data(lua_State *L, int arg);
+
+/* One asker, or a row of a batch of them. */
+typedef struct ev_lbatch {
+  ev_requests r;      /* arrays owned below */
+  uint32_t *user, *history, *seen;
+  uint64_t *history_ptr, *seen_ptr;
+  uint64_t serial;    /* names the batch in a model's memory */
+  size_t n_users, n_items; /* of the snapshot */
+} ev_lbatch;
+typedef struct ev_lrequest {
+  ev_lbatch batch;
+  size_t row; /* which asker the script is looking at */
+  uint32_t n; /* how many candidates the node wants */
+} ev_lrequest;
+ev_lrequest *ev_lua_request(lua_State *L, int arg);
+ev_requests ev_lua_one(const ev_lrequest *q); /* the row alone, borrowed */
+
+typedef struct ev_lmodel {
+  ev_model *model; /* owned */
+  uint64_t serial; /* batch whose answers are kept; 0 = none */
+  size_t k, rows;
+  uint32_t *ids;   /* (rows, k) owned */
+  float *scores;
+} ev_lmodel;
+ev_lmodel *ev_lua_model(lua_State *L, int arg);
+void ev_lua_push_model(lua_State *L, ev_model *m); /* takes m, also when it raises */
+
+/* JSON text ↔ values; arrays decoded from JSON carry a mark, so that [] stays []. */
+ev_status ev_lua_json_encode(lua_State *L, int index, ev_buf *out);
+ev_status ev_lua_json_decode(lua_State *L, const char *text, size_t len); /* pushes the value */
+
+/* Each adds its functions to the table on top of the stack. */
+void ev_bind_base(lua_State *L);
+void ev_bind_json(lua_State *L);
+void ev_bind_yaml(lua_State *L);
+void ev_bind_vector(lua_State *L);
+void ev_bind_slate(lua_State *L);
+void ev_bind_data(lua_State *L);
+void ev_bind_model(lua_State *L);
+void ev_bind_eval(lua_State *L);
+void ev_bind_ledger(lua_State *L);
+
+#endif

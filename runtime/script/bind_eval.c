@@ -1,0 +1,152 @@
+/* bind_eval.c - metrics of a run's lists, and paired comparisons. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "bind.h"
+
+#define EV_LISTS "ev.lists"
+#define CUTOFFS_MAX 16
+
+/* Lists under construction: one row of k items for each user, in the order they were put. */
+typedef struct llists {
+  size_t k, n, cap;
+  uint32_t *users, *items; /* (cap), (cap, k); owned */
+} llists;
+
+static int lists_new(lua_State *L) { /* lists(k, n) */
+  size_t k = (size_t)ev_lua_integer(L, 1, 1, EV_SLATE_MAX_ITEMS), n = (size_t)ev_lua_integer(L, 2, 0, UINT32_MAX);
+  llists *l = lua_newuserdata(L, sizeof *l);
+  *l = (llists){.k = k, .cap = n};
+  luaL_getmetatable(L, EV_LISTS);
+  lua_setmetatable(L, -2);
+  l->users = ev_alloc(n, sizeof *l->users);
+  l->items = ev_alloc(n, k * sizeof *l->items);
+  if (l->users == NULL || l->items == NULL) return ev_lua_fail(L, EV_ENOMEM);
+  return 1;
+}
+
+static int lists_put(lua_State *L) { /* lists:put(user, slate): its first k items */
+  llists *l = luaL_checkudata(L, 1, EV_LISTS);
+  uint32_t user = (uint32_t)ev_lua_integer(L, 2, 0, EV_NONE - 1);
+  ev_slate *s = ev_lua_slate(L, 3);
+  if (l->n == l->cap) return luaL_error(L, "more lists than announced");
+  uint32_t *row = l->items + l->n * l->k, *items = ev_slate_items(s);
+  size_t n = ev_slate_n(s);
+  for (size_t i = 0; i < l->k; i++) row[i] = i < n ? items[i] : EV_NONE;
+  l->users[l->n++] = user;
+  return 0;
+}
+
+static int lists_close(lua_State *L) {
+  llists *l = luaL_checkudata(L, 1, EV_LISTS);
+  ev_free(l->users);
+  ev_free(l->items);
+  *l = (llists){0};
+  return 0;
+}
+
+static size_t numbers_field(lua_State *L, int arg, const char *key, size_t *out, size_t max) {
+  lua_getfield(L, arg, key);
+  size_t n = 0;
+  if (!lua_isnil(L, -1)) {
+    luaL_checktype(L, -1, LUA_TTABLE);
+    n = lua_objlen(L, -1);
+    if (n > max) luaL_error(L, "%s: at most %d numbers", key, (int)max);
+    for (size_t i = 0; i < n; i++) {
+      lua_rawgeti(L, -1, (int)i + 1);
+      out[i] = (size_t)ev_lua_integer(L, lua_gettop(L), 1, EV_SLATE_MAX_ITEMS);
+      lua_pop(L, 1);
+    }
+  }
+  lua_pop(L, 1);
+  return n;
+}
+
+static void push_metrics(lua_State *L, const ev_eval *e) {
+  lua_createtable(L, 0, (int)ev_eval_n(e));
+  for (size_t i = 0; i < ev_eval_n(e); i++) {
+    const ev_metric *m = ev_eval_at(e, i);
+    lua_createtable(L, 0, 3);
+    lua_pushnumber(L, m->value);
+    lua_setfield(L, -2, "value");
+    lua_pushnumber(L, m->low);
+    lua_setfield(L, -2, "low");
+    lua_pushnumber(L, m->high);
+    lua_setfield(L, -2, "high");
+    lua_setfield(L, -2, m->name);
+  }
+}
+
+/* lists:measure(held, train, {cutoffs=, bootstrap=, confidence=, seed=, diversity=, per_user={names}})
+ * → metrics, number of users averaged, { name → vector of each user's value } */
+static int lists_measure(lua_State *L) {
+  llists *l = luaL_checkudata(L, 1, EV_LISTS);
+  const ev_view *held = ev_lua_data(L, 2)->view, *train = ev_lua_data(L, 3)->view;
+  luaL_checktype(L, 4, LUA_TTABLE);
+  ev_eval_options o;
+  ev_eval_defaults(&o);
+  size_t cutoffs[CUTOFFS_MAX], n = numbers_field(L, 4, "cutoffs", cutoffs, CUTOFFS_MAX);
+  if (n > 0) o.cutoffs = cutoffs, o.n_cutoffs = n;
+  o.n_bootstrap = (unsigned)ev_lua_field_number(L, 4, "bootstrap", o.n_bootstrap, 0, 100000);
+  o.confidence = ev_lua_field_number(L, 4, "confidence", o.confidence, 0.5, 0.999999);
+  o.seed = (uint64_t)ev_lua_field_number(L, 4, "seed", 1, 0, 9007199254740992.0);
+  const char *column = ev_lua_field_string(L, 4, "diversity", "");
+  if (*column != '\0') o.diversity = ev_snapshot_column(held->snapshot, EV_ITEM, column);
+  ev_eval *e;
+  EV_CHECK(L, ev_eval_new(&e, l->items, l->k, l->users, l->n, held, train, &o));
+  /* From here e must be freed: plain pushes only, and a full Lua heap ends the process anyway. */
+  push_metrics(L, e);
+  size_t n_users = ev_eval_n_users(e);
+  lua_pushnumber(L, (double)n_users);
+  lua_newtable(L);
+  lua_getfield(L, 4, "per_user");
+  const char *missing = NULL;
+  if (lua_istable(L, -1)) {
+    for (int i = 1; missing == NULL && i <= (int)lua_objlen(L, -1); i++) {
+      lua_rawgeti(L, -1, i);
+      const char *name = lua_tostring(L, -1);
+      const float *values = name != NULL ? ev_eval_user_values(e, name) : NULL;
+      if (values == NULL) missing = name != NULL ? name : "?";
+      else {
+        memcpy(ev_lua_new_vector(L, n_users), values, n_users * sizeof *values);
+        lua_setfield(L, -4, name);
+      }
+      lua_pop(L, 1);
+    }
+  }
+  lua_pop(L, 1);
+  ev_eval_free(e);
+  if (missing != NULL) return luaL_error(L, "no metric '%s' with a value for each user", missing);
+  return 3;
+}
+
+static int paired_bootstrap(lua_State *L) { /* paired_bootstrap(a, b, seed[, resamples, confidence]) of b − a */
+  size_t n, m;
+  const float *a = ev_lua_vector(L, 1, &n), *b = ev_lua_vector(L, 2, &m);
+  uint64_t seed = (uint64_t)ev_lua_integer(L, 3, 0, INT64_C(1) << 53);
+  unsigned resamples = lua_isnoneornil(L, 4) ? 2000 : (unsigned)ev_lua_integer(L, 4, 1, 1000000);
+  double confidence = luaL_optnumber(L, 5, 0.95);
+  if (n != m) return luaL_error(L, "%f and %f values are no pairs", (double)n, (double)m);
+  ev_difference d;
+  EV_CHECK(L, ev_paired_bootstrap(&d, a, b, n, resamples, confidence, seed));
+  lua_createtable(L, 0, 4);
+  lua_pushnumber(L, d.value);
+  lua_setfield(L, -2, "value");
+  lua_pushnumber(L, d.low);
+  lua_setfield(L, -2, "low");
+  lua_pushnumber(L, d.high);
+  lua_setfield(L, -2, "high");
+  lua_pushnumber(L, d.p);
+  lua_setfield(L, -2, "p");
+  return 1;
+}
+
+void ev_bind_eval(lua_State *L) {
+  static const luaL_Reg lists_methods[] = {{"put", lists_put}, {"measure", lists_measure}, {"__gc", lists_close}, {NULL, NULL}};
+  ev_lua_class(L, EV_LISTS, lists_methods);
+  lua_pop(L, 1);
+  lua_pushcfunction(L, lists_new);
+  lua_setfield(L, -2, "lists");
+  lua_pushcfunction(L, paired_bootstrap);
+  lua_setfield(L, -2, "paired_bootstrap");
+}
