@@ -1,8 +1,9 @@
 /* bind_base.c - handles' common code; numbers, files, clocks, hashes and the terminal for the trusted library. */
-#include <errno.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -163,6 +164,28 @@ static int remove_file(lua_State *L) {
   return 1;
 }
 
+static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
+
+static int list_folder(lua_State *L) { /* names in a folder, sorted; empty when there is none */
+  struct dirent **entries = NULL;
+  int n = scandir(luaL_checkstring(L, 1), &entries, NULL, by_name), kept = 0;
+  lua_newtable(L);
+  for (int i = 0; i < n; i++) {
+    if (entries[i]->d_name[0] != '.') {
+      lua_pushstring(L, entries[i]->d_name);
+      lua_rawseti(L, -2, ++kept);
+    }
+    free(entries[i]);
+  }
+  free(entries);
+  return 1;
+}
+
+static int pid(lua_State *L) {
+  lua_pushinteger(L, getpid());
+  return 1;
+}
+
 static int interrupted(lua_State *L) {
   lua_pushboolean(L, ev_interrupted());
   return 1;
@@ -253,6 +276,20 @@ static int state_vector(lua_State *L) {
   return 1;
 }
 
+static int state_lookup(lua_State *L) { /* state:lookup(slate) → the value of each candidate's item */
+  ev_lstate *s = luaL_checkudata(L, 1, EV_STATE);
+  ev_slate *slate = ev_lua_slate(L, 2);
+  size_t n = ev_slate_n(slate);
+  float *out = ev_lua_new_vector(L, n);
+  const uint32_t *items = ev_slate_items(slate);
+  for (size_t i = 0; i < n; i++) {
+    double value = 0;
+    if (items[i] < s->n) __atomic_load(&s->values[items[i]], &value, __ATOMIC_RELAXED);
+    out[i] = (float)value;
+  }
+  return 1;
+}
+
 static int state_size(lua_State *L) {
   lua_pushnumber(L, (double)((ev_lstate *)luaL_checkudata(L, 1, EV_STATE))->n);
   return 1;
@@ -294,12 +331,12 @@ static int rng_normal(lua_State *L) {
 void ev_bind_base(lua_State *L) {
   static const luaL_Reg error_meta[] = {{"__tostring", error_text}, {NULL, NULL}};
   static const luaL_Reg rng_methods[] = {{"float", rng_float}, {"below", rng_below}, {"normal", rng_normal}, {NULL, NULL}};
-  static const luaL_Reg state_methods[] = {{"get", state_get}, {"add", state_add}, {"vector", state_vector},
+  static const luaL_Reg state_methods[] = {{"get", state_get}, {"add", state_add}, {"vector", state_vector}, {"lookup", state_lookup},
                                            {"__len", state_size}, {"__gc", state_close}, {NULL, NULL}};
   static const luaL_Reg functions[] = {
       {"raise", raise_status}, {"now", now}, {"wall_ms", wall_ms}, {"hash", hash}, {"read_file", read_file},
       {"write_file", write_file}, {"rename", rename_file}, {"mkdirs", mkdirs}, {"exists", file_exists},
-      {"remove", remove_file}, {"interrupted", interrupted}, {"threads", threads}, {"columns", columns},
+      {"remove", remove_file}, {"list", list_folder}, {"pid", pid}, {"interrupted", interrupted}, {"threads", threads}, {"columns", columns},
       {"peak_rss_mb", peak_rss_mb}, {"rng", rng_new}, {"state", state_open}, {NULL, NULL}};
   ev_lua_class(L, "ev.error", error_meta);
   ev_lua_class(L, EV_RNG, rng_methods);

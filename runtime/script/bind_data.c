@@ -179,12 +179,12 @@ static int data_close(lua_State *L) {
   return 0;
 }
 
-static int data_artifact(lua_State *L) { /* trusted: where the next fits write */
+static int data_artifact(lua_State *L) { /* trusted: where the next fits write; nil: nowhere */
   ev_ldata *d = ev_lua_data(L, 1);
-  size_t len;
-  const char *path = luaL_checklstring(L, 2, &len);
-  char *copy = ev_strndup(path, len);
-  if (copy == NULL) return ev_lua_fail(L, EV_ENOMEM);
+  size_t len = 0;
+  const char *path = luaL_optlstring(L, 2, NULL, &len);
+  char *copy = path != NULL ? ev_strndup(path, len) : NULL;
+  if (path != NULL && copy == NULL) return ev_lua_fail(L, EV_ENOMEM);
   ev_free(d->artifact);
   d->artifact = copy;
   d->n_fits = 0;
@@ -443,7 +443,7 @@ void ev_bind_data(lua_State *L) {
       {"user_id", snapshot_user_id}, {"item_id", snapshot_item_id}, {"find_user", snapshot_find_user},
       {"find_item", snapshot_find_item}, {"columns", snapshot_columns}, {"value", snapshot_value},
       {"view", snapshot_view}, {"__gc", snapshot_close}, {NULL, NULL}};
-  /* What an agent may call; set_artifact, set_rows and add_rows change only this handle's own fits. */
+  /* What an agent may call; what changes a handle is a function of the native module, out of its reach. */
   static const luaL_Reg data_methods[] = {
       {"n_users", data_n_users}, {"n_items", data_n_items}, {"n_interactions", data_n_interactions},
       {"n_of_user", data_n_of_user}, {"history", data_history}, {"columns", data_columns},

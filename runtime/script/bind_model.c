@@ -3,6 +3,7 @@
  * A request object holds one asker or a whole batch of them. model:recall answers the batch in one go the first
  * time it sees it and gives the later rows from memory, so an agent's act, written for one request, runs at the
  * speed of the batched kernels in an evaluation and unchanged when it serves. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -150,6 +151,25 @@ static int request_size(lua_State *L) {
   return 1;
 }
 
+static int request_top(lua_State *L) { /* request:top(v, slate[, n]): the unseen items with the n largest v, appended */
+  ev_lrequest *q = ev_lua_request(L, 1);
+  size_t n_items;
+  ev_lua_vector(L, 2, &n_items);
+  ev_slate *s = ev_lua_slate(L, 3);
+  size_t k = lua_isnoneornil(L, 4) ? q->n : (size_t)ev_lua_integer(L, 4, 1, RECALL_MAX);
+  if (n_items != q->batch.n_items) return luaL_error(L, "top: %f scores for %f items", (double)n_items, (double)q->batch.n_items);
+  if (k > n_items) k = n_items;
+  if (k == 0) return 0;
+  float *scores = ev_lua_new_vector(L, n_items + k), *best = scores + n_items; /* one block: the best scores behind */
+  memcpy(scores, ev_lua_vector(L, 2, &n_items), n_items * sizeof *scores);
+  ev_requests r = ev_lua_one(q);
+  for (uint64_t i = r.seen_ptr[0]; i < r.seen_ptr[1]; i++) scores[r.seen[i]] = -INFINITY;
+  uint32_t *ids = lua_newuserdata(L, k * sizeof *ids);
+  size_t found = ev_topk(ids, best, scores, n_items, k);
+  EV_CHECK(L, ev_slate_append(s, ids, best, found, 0));
+  return 0;
+}
+
 static int request_index(lua_State *L) { /* request.user (nil for a stranger), request.n, request.n_history */
   ev_lrequest *q = ev_lua_request(L, 1);
   const char *key = luaL_checkstring(L, 2);
@@ -163,6 +183,8 @@ static int request_index(lua_State *L) { /* request.user (nil for a stranger), r
     lua_pushnumber(L, (double)(r.history_ptr[1] - r.history_ptr[0]));
   } else if (strcmp(key, "history") == 0) {
     lua_pushcfunction(L, request_history);
+  } else if (strcmp(key, "top") == 0) {
+    lua_pushcfunction(L, request_top);
   } else {
     lua_pushnil(L);
   }
@@ -246,6 +268,15 @@ static int model_score(lua_State *L) { /* model:score(request, slate) → vector
   return 1;
 }
 
+static int model_item_scores(lua_State *L) { /* kind item_scores: its vector, one score an item */
+  ev_lmodel *h = ev_lua_model(L, 1);
+  ev_array a;
+  if (strcmp(ev_model_kind(h->model), "item_scores") != 0) return luaL_error(L, "a model of kind %s has no scores of its own", ev_model_kind(h->model));
+  EV_CHECK(L, ev_pack_get(ev_model_pack(h->model), "scores", EV_F32, &a));
+  memcpy(ev_lua_new_vector(L, a.rows), a.data, a.rows * sizeof(float));
+  return 1;
+}
+
 static int model_rank(lua_State *L) { /* ranker: model:rank(request, slate, data): slate.score = logit */
   ev_lmodel *h = ev_lua_model(L, 1);
   ev_lrequest *q = ev_lua_request(L, 2);
@@ -258,7 +289,7 @@ static int model_rank(lua_State *L) { /* ranker: model:rank(request, slate, data
 void ev_bind_model(lua_State *L) {
   static const luaL_Reg request_methods[] = {{"__index", request_index}, {"__len", request_size}, {"__gc", request_close}, {NULL, NULL}};
   static const luaL_Reg model_methods[] = {
-      {"kind", model_kind}, {"recall", model_recall}, {"score", model_score}, {"rank", model_rank}, {"__gc", model_close}, {NULL, NULL}};
+      {"kind", model_kind}, {"recall", model_recall}, {"score", model_score}, {"rank", model_rank}, {"item_scores", model_item_scores}, {"__gc", model_close}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"requests", requests_of}, {"request", request_of}, {"request_select", request_select},
                                        {"request_set_n", request_set_n}, {"model", model_open}, {"model_path", model_path}, {NULL, NULL}};
   ev_lua_class(L, EV_REQUEST, request_methods);

@@ -96,6 +96,16 @@ static int slate_set_source(lua_State *L) { /* slate:set_source(bits): of every 
   return 0;
 }
 
+static int slate_lookup(lua_State *L) { /* slate:lookup(v) → v's element of each candidate's item (v[1] is item 0) */
+  ev_slate *s = ev_lua_slate(L, 1);
+  size_t n = ev_slate_n(s), m;
+  float *out = ev_lua_new_vector(L, n);
+  const float *v = ev_lua_vector(L, 2, &m);
+  const uint32_t *items = ev_slate_items(s);
+  for (size_t i = 0; i < n; i++) out[i] = items[i] < m ? v[items[i]] : 0;
+  return 1;
+}
+
 static int slate_union(lua_State *L) { /* slate:union({slates}, {names}) */
   ev_slate *in[UNION_MAX], *out = ev_lua_slate(L, 1);
   const char *names[UNION_MAX];
@@ -186,7 +196,7 @@ void ev_bind_slate(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"item", slate_item}, {"score_at", slate_score_at}, {"source_at", slate_source_at}, {"items", slate_items},
       {"push", slate_push}, {"clear", slate_clear}, {"sort", slate_sort}, {"truncate", slate_truncate},
-      {"copy", slate_copy}, {"set_source", slate_set_source}, {"union", slate_union}, {"mmr", slate_mmr},
+      {"copy", slate_copy}, {"lookup", slate_lookup}, {"set_source", slate_set_source}, {"union", slate_union}, {"mmr", slate_mmr},
       {"quota", slate_quota}, {"columns", slate_columns}, {NULL, NULL}};
   static const luaL_Reg meta[] = {{"__len", slate_size}, {"__gc", slate_close}, {"__tostring", slate_text}, {NULL, NULL}};
   ev_lua_class(L, EV_SLATE, meta);

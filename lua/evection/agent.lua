@@ -1,0 +1,220 @@
+-- agent.lua - what an agent is: one Lua file that returns agent { … }.
+--
+-- The base does what is common, so that a new agent overrides two or three verbs:
+--   fit(knobs, data) → model      default: none; the model is then nil
+--   act(model, request, slate, ctx)   recall: model:recall(request, slate); rank: model:rank(request, slate, ctx.data)
+--   learn(state, events)          default: none: the agent's loop is open and it stays a module
+--   evaluate(model, heldout, ctx) → number   default: the whole pipeline's measure of the agent alone
+-- ctx = { knobs, data (the view it was fitted on, read only), inputs (names of what is merged), feature (the item
+-- column that diversity goes by, or nil), state (while serving: the agent's shared arrays, else nil) }.
+
+local native = require "evection.native"
+local faults = require "evection.faults"
+local sandbox = require "evection.sandbox"
+local space = require "evection.space"
+
+local agent = {}
+
+local roles = { recall = true, merge = true, rank = true, rerank = true, explore = true }
+-- How many inputs a role takes: least, most.
+agent.ports = { recall = { 0, 0 }, merge = { 1, 32 }, rank = { 1, 1 }, rerank = { 1, 1 }, explore = { 1, 1 } }
+
+local fields = {
+  name = "string", role = "string", about = "string", references = "table", space = "table", state = "table",
+  fit_knobs = "table", fit = "function", act = "function", learn = "function", evaluate = "function",
+}
+
+local kinds = { linear = true, log = true, int = true, logint = true, choice = true, bool = true, program = true }
+
+local defaults = {
+  recall = function(model, request, slate) model:recall(request, slate) end,
+  rank = function(model, request, slate, ctx)
+    model:rank(request, slate, ctx.data)
+  end,
+}
+
+-- The line of `field =` in the agent's text: where an error about it points.
+local function line_of(text, field)
+  local line = 0
+  for row in (text .. "\n"):gmatch "(.-)\n" do
+    line = line + 1
+    if row:match("^%s*" .. field .. "%s*=") then return line end
+  end
+end
+
+local function check_fields(spec, text, found)
+  local names = {}
+  for name in pairs(fields) do names[#names + 1] = name end
+  table.sort(names)
+  for key, value in pairs(spec) do
+    local want = fields[key]
+    if not want then
+      local word = tostring(key)
+      found:add(line_of(text, word), "an agent has no field '%s'%s", word, faults.suggest(word, names))
+    elseif type(value) ~= want then
+      found:add(line_of(text, key), "%s must be a %s, not a %s", key, want, type(value))
+    end
+  end
+end
+
+local function check_space(spec, text, found)
+  for name, dim in pairs(spec.space) do
+    if type(name) ~= "string" or not name:match "^[%a_][%w_]*$" then
+      found:add(line_of(text, "space"), "'%s' is no name for a knob", tostring(name))
+    elseif type(dim) ~= "table" or not kinds[dim.kind] then
+      found:add(line_of(text, name), "knob '%s' must be made by space.log, linear, int, logint, choice, bool or program", name)
+    elseif dim.kind == "program" then
+      local ok, message = sandbox.expression(dim.default, spec.name .. "." .. name)
+      if not ok then found:add(line_of(text, name), "knob '%s': %s", name, message) end
+    end
+  end
+  for _, name in ipairs(spec.fit_knobs or {}) do
+    if not spec.space[name] then found:add(line_of(text, "fit_knobs"), "fit_knobs names '%s', which is no knob", tostring(name)) end
+  end
+end
+
+local function check_state(spec, text, found)
+  for name, size in pairs(spec.state) do
+    local good = size == "items" or size == "users" or (type(size) == "number" and size >= 1 and size <= 2 ^ 26 and size % 1 == 0)
+    if type(name) ~= "string" or not name:match "^[%a_][%w_]*$" or not good then
+      found:add(line_of(text, "state"), "state.%s must be \"items\", \"users\" or a whole number", tostring(name))
+    end
+  end
+end
+
+-- check(spec, text, file) → list of errors, empty when the agent is whole.
+local function check(spec, text, file)
+  local found = faults.new(file)
+  if type(spec) ~= "table" then
+    found:add(nil, "the file must return agent { … }")
+    return found
+  end
+  check_fields(spec, text, found)
+  if type(spec.name) ~= "string" or not spec.name:match "^[%l_][%l%d_]*$" then
+    found:add(line_of(text, "name"), "name must be lower_case, not '%s'", tostring(spec.name))
+  end
+  if not roles[spec.role] then
+    found:add(line_of(text, "role"), "role must be recall, merge, rank, rerank or explore, not '%s'", tostring(spec.role))
+  end
+  if type(spec.about) ~= "string" then found:add(line_of(text, "about"), "about must say in a line what the agent does") end
+  if #found == 0 then
+    check_space(spec, text, found)
+    check_state(spec, text, found)
+    if not spec.act and not defaults[spec.role] then found:add(line_of(text, "role"), "an agent of role %s needs act", spec.role) end
+    if not spec.fit and not spec.act then found:add(line_of(text, "role"), "an agent of role %s needs fit or act", spec.role) end
+  end
+  return found
+end
+
+-- What the sandbox's require gives. Each load gets its own tables: nothing is shared between agents.
+local function modules()
+  local copy = {}
+  for name, value in pairs(space) do copy[name] = value end
+  return {
+    ["evection.agent"] = function(spec)
+      if type(spec) ~= "table" then error("agent { … } wants a table", 2) end
+      spec.space, spec.state = spec.space or {}, spec.state or {}
+      return spec
+    end,
+    ["evection.space"] = copy,
+  }
+end
+
+-- agent.load(path) → agent, or nil and a list of errors. An agent carries file, text and hash.
+function agent.load(path)
+  local ok, text = pcall(native.read_file, path, 1048576)
+  if not ok then return nil, { { file = path, message = tostring(text):gsub("^.-: ", "", 1) } } end
+  local function fail(message)
+    local line, rest = tostring(message):match("^" .. path:gsub("%p", "%%%0") .. ":(%d+): (.*)$")
+    return nil, { { file = path, line = tonumber(line), message = rest or tostring(message) } }
+  end
+  local chunk, message = sandbox.load(text, path, sandbox.environment(modules()))
+  if not chunk then return fail(message) end
+  local spec
+  ok, spec = pcall(chunk)
+  if not ok then return fail(spec) end
+  local found = check(spec, text, path)
+  if #found > 0 then return nil, found end
+  spec.act = spec.act or defaults[spec.role]
+  spec.file, spec.hash = path, native.hash(text)
+  return spec
+end
+
+-- The files that may hold the agent called `name`: agents of the current folder first, then those that ship.
+local function candidates(name, base)
+  local paths = {}
+  if name:match "%.lua$" then
+    if base and not name:match "^/" then paths[1] = base .. "/" .. name end
+    paths[#paths + 1] = name
+    return paths
+  end
+  local short = name:match "([^/]+)$"
+  for _, root in ipairs { "agents", native.root .. "/agents" } do
+    for _, role in ipairs { "recall", "merge", "rank", "rerank", "explore" } do
+      if short == name or name == role .. "/" .. short then paths[#paths + 1] = ("%s/%s/%s.lua"):format(root, role, short) end
+    end
+  end
+  return paths
+end
+
+-- agent.find(name, base) → agent, or nil and errors. `name` is "ease", "recall/ease" or a path ending in .lua
+-- (beside the file `base` lies in, or here).
+function agent.find(name, base)
+  for _, path in ipairs(candidates(name, base)) do
+    if native.exists(path) then return agent.load(path) end
+  end
+  local names = {}
+  for _, known in ipairs(agent.list()) do names[#names + 1] = known:match "([^/]+)%.lua$" end
+  return nil, { { message = ("no agent '%s'%s"):format(name, faults.suggest(name, names)) } }
+end
+
+-- agent.list() → paths of all agents, those of the current folder first, each folder's in order of name.
+function agent.list()
+  local paths, seen = {}, {}
+  for _, root in ipairs { "agents", native.root .. "/agents" } do
+    for _, role in ipairs { "recall", "merge", "rank", "rerank", "explore" } do
+      for _, file in ipairs(native.list(root .. "/" .. role)) do
+        local key = role .. "/" .. file
+        if file:match "%.lua$" and not seen[key] then
+          seen[key] = true
+          paths[#paths + 1] = root .. "/" .. key
+        end
+      end
+    end
+  end
+  return paths
+end
+
+-- agent.knobs(a, given) → values with defaults filled in, or nil and { { knob, message } }.
+function agent.knobs(a, given)
+  local values, wrong, names = {}, {}, {}
+  for name, dim in pairs(a.space) do
+    values[name] = dim.default
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  for name, value in pairs(given or {}) do
+    local dim = a.space[name]
+    if not dim then
+      wrong[#wrong + 1] = { knob = name, message = ("agent %s has no knob '%s'%s"):format(a.name, name, faults.suggest(name, names)) }
+    else
+      local ok, why = space.valid(dim, value)
+      if ok and dim.kind == "program" then ok, why = sandbox.expression(value, a.name .. "." .. name) end
+      if not ok then wrong[#wrong + 1] = { knob = name, message = ("%s: %s"):format(name, why) } end
+      values[name] = value
+    end
+  end
+  if #wrong > 0 then return nil, wrong end
+  return values
+end
+
+-- agent.live(a, knobs) → the knobs as the agent sees them: programs compiled to functions of named values.
+function agent.live(a, knobs)
+  local live = {}
+  for name, value in pairs(knobs) do
+    live[name] = a.space[name].kind == "program" and assert(sandbox.expression(value, a.name .. "." .. name)) or value
+  end
+  return live
+end
+
+return agent

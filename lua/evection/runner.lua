@@ -1,0 +1,252 @@
+-- runner.lua - a composition, fitted: artifacts from the content-addressed cache, and the path of a request.
+--
+-- An artifact is a pure function of the agent's text, the knobs its fit looks at, the view of the data, the seed,
+-- and for a ranker of everything upstream. Its file is named by the hash of these, so that nothing is fitted twice
+-- and every process maps the same bytes.
+
+local native = require "evection.native"
+local agent = require "evection.agent"
+
+local runner = {}
+
+local Runner = {}
+Runner.__index = Runner
+
+local FORMAT = 1 -- raised when a fit or a file format changes what equal inputs give
+local HELD_SHARE = 0.2 -- of each user's interactions, what a ranker learns to predict
+local RANK_USERS = 5000 -- users a ranker learns from, at most
+local DEFAULT_RECALL = 100
+
+local function fit_knobs(node)
+  if not node.agent.fit_knobs then return node.knobs end
+  local some = {}
+  for _, name in ipairs(node.agent.fit_knobs) do some[name] = node.knobs[name] end
+  return some
+end
+
+local function artifact_key(node, w, view, seed, upstream)
+  return native.hash(native.json_encode {
+    format = FORMAT, agent = node.agent.hash, knobs = fit_knobs(node), data = w.hash, view = view.key, seed = seed,
+    upstream = upstream or "", held = upstream and HELD_SHARE or 0,
+  })
+end
+
+local function call(node, verb, ...)
+  local ok, result = pcall(node.agent[verb], ...)
+  if ok then return result end
+  if type(result) == "table" and result.status then
+    native.raise(result.status == 6 and "not found" or "failed", ("node %s: %s: %s"):format(node.name, verb, tostring(result)))
+  end
+  error(("node %s: %s: %s"):format(node.name, verb, tostring(result)), 0)
+end
+
+-- The node's fit, or the file that it left the last time.
+local function fit_node(node, w, view, seed, key, rows)
+  local folder = native.home .. "/artifacts"
+  local path = ("%s/%s.evm"):format(folder, key)
+  if native.exists(path) then return native.model(path), true end
+  native.mkdirs(folder)
+  local draft = ("%s/%s.draft%d"):format(folder, key, native.pid())
+  local data = rows or view.data
+  native.data_artifact(data, draft)
+  local ok, model = pcall(call, node, "fit", agent.live(node.agent, node.knobs), data)
+  native.data_artifact(data, nil)
+  local kept = ok and type(model) == "userdata" and native.model_path(model)
+  if kept then native.rename(kept, path) end
+  for i = 1, 16 do
+    if not native.remove(("%s.%d"):format(draft, i)) and i > 1 then break end
+  end
+  if not ok then error(model, 0) end
+  return model, false
+end
+
+-- The view cut in two for a ranker: what its upstream is fitted on, and what it learns to predict.
+local function split(w, view, seed)
+  local key = ("%s, all but the last %g of each user, seed %d"):format(view.key, HELD_SHARE, seed)
+  local halves = w.views[key]
+  if not halves then
+    local rest, held = native.data_split(view.data, HELD_SHARE, seed)
+    halves = { rest = { data = rest, key = key }, held = held }
+    w.views[key] = halves
+  end
+  return halves
+end
+
+local fit
+
+-- A ranker's training rows: what the nodes before it make of the users, labelled by what was held from them.
+-- They are kept by key, so that rankers differing in knobs share them.
+local function ranker_rows(c, node, w, view, opts, upstream)
+  local halves = split(w, view, opts.seed)
+  local inner = fit(c, w, { view = halves.rest, seed = opts.seed, progress = opts.progress, until_node = node.name, depth = opts.depth })
+  local users = {}
+  for user = 0, halves.held:n_users() - 1 do
+    if halves.held:n_of_user(user) > 0 then users[#users + 1] = user end
+  end
+  if #users > RANK_USERS then
+    local rng = native.rng(opts.seed, 11)
+    for i = 1, RANK_USERS do
+      local j = i + rng:below(#users - i + 1)
+      users[i], users[j] = users[j], users[i]
+    end
+    for i = #users, RANK_USERS + 1, -1 do users[i] = nil end
+    table.sort(users)
+  end
+  local rows = w.snapshot:view(native.TRAIN) -- a handle of its own: the rows and the artifact path are set on it
+  local requests = native.requests(halves.rest.data, users)
+  for i, user in ipairs(users) do
+    local slate = inner:run_until(node.from[1], requests, i)
+    if i == 1 then
+      local names = { "score" }
+      for _, name in ipairs(slate:columns()) do names[#names + 1] = name end
+      native.data_set_rows(rows, names)
+    end
+    native.data_add_rows(rows, slate, user, halves.held)
+    if i % 256 == 0 then
+      if native.interrupted() then native.raise("failed", "interrupted") end
+      if opts.progress then opts.progress("candidates for " .. node.name, i, #users) end
+    end
+  end
+  return rows, upstream
+end
+
+-- Hash of everything a node's slate depends on.
+local function upstream_key(nodes, name)
+  local node = nodes[name]
+  local parts = { key = node.key or "", agent = node.agent.hash, knobs = node.knobs, n = node.n or 0, from = native.array {} }
+  for i, input in ipairs(node.from) do parts.from[i] = { input, upstream_key(nodes, input) } end
+  return native.hash(native.json_encode(parts))
+end
+
+-- fit(composition, world, { folds, seed, progress, state }) → runner.
+-- Inside: view instead of folds; until_node fits only what stands before that node.
+function fit(c, w, opts)
+  local view = opts.view or w:view(opts.folds)
+  local self = setmetatable({ composition = c, world = w, view = view, folds = opts.folds, nodes = {}, by_name = {}, list = {}, n = 20 }, Runner)
+  local wanted = {}
+  local function want(name)
+    wanted[name] = true
+    for _, node in ipairs(c.nodes) do
+      if node.name == name then
+        for _, input in ipairs(node.from) do want(input) end
+      end
+    end
+  end
+  for _, node in ipairs(c.nodes) do
+    if opts.until_node and node.name == opts.until_node then
+      for _, input in ipairs(node.from) do want(input) end
+    elseif not opts.until_node and node.name == c.output then
+      want(node.name)
+    end
+  end
+  local n_recalls = 0
+  for _, node in ipairs(c.nodes) do
+    if wanted[node.name] then
+      local live = {
+        name = node.name, agent = node.agent, role = node.role, from = node.from, n = node.n, knobs = node.knobs, slate = native.slate(), inputs = {},
+        ctx = { knobs = agent.live(node.agent, node.knobs), data = view.data, inputs = node.from, feature = w.feature },
+      }
+      if node.role == "recall" then
+        live.bit = 2 ^ n_recalls
+        n_recalls = math.min(n_recalls + 1, 31)
+      end
+      local rows, upstream
+      self.by_name[node.name] = live
+      if node.agent.fit then
+        local started = native.now()
+        if node.role == "rank" then upstream = upstream_key(self.by_name, node.from[1]) end
+        live.key = artifact_key(node, w, view, opts.seed, upstream)
+        if node.role == "rank" and not native.exists(("%s/artifacts/%s.evm"):format(native.home, live.key)) then
+          rows = ranker_rows(c, node, w, view, opts)
+        end
+        if opts.progress then opts.progress("fitting " .. node.name) end
+        native.on_progress(opts.progress and function(what, done, all, loss) opts.progress(("fitting %s: %s"):format(node.name, what), done, all, loss) end)
+        live.model, live.cached = fit_node(node, w, view, opts.seed, live.key, rows)
+        native.on_progress(nil)
+        live.seconds = native.now() - started
+      end
+      for i, input in ipairs(node.from) do live.inputs[i] = self.by_name[input].slate end
+      self.list[#self.list + 1] = live
+    end
+  end
+  self.output = self.by_name[c.output]
+  if opts.state then self:open_state() end
+  return self
+end
+runner.fit = fit
+
+-- The agents' learning state: arrays shared by all processes, kept by agent and name, whatever the version.
+function Runner:open_state()
+  local folder = ("%s/state/%s"):format(native.home, self.world.hash:sub(1, 16))
+  native.mkdirs(folder)
+  local sizes = { items = self.world.snapshot:n_items(), users = self.world.snapshot:n_users() }
+  for _, node in ipairs(self.list) do
+    if next(node.agent.state) then
+      node.ctx.state = {}
+      for name, size in pairs(node.agent.state) do
+        local n = sizes[size] or size
+        node.ctx.state[name] = native.state(("%s/%s.%s.%d.f64"):format(folder, node.agent.name, name, n), n)
+      end
+    end
+  end
+end
+
+-- How many items the output gives when its node does not say.
+function Runner:set_n(n) self.n = n end
+
+local function step(self, node, request)
+  local slate = node.slate
+  local n = node.n or (node == self.output and self.n) or (node.role == "recall" and DEFAULT_RECALL) or nil
+  if node.role == "recall" then slate:clear()
+  elseif node.role == "merge" then slate:union(node.inputs, node.from)
+  else slate:copy(node.inputs[1]) end
+  native.request_set_n(request, n or math.max(1, #slate))
+  local ok, message = pcall(node.agent.act, node.model, request, slate, node.ctx)
+  if not ok then error(("node %s: act: %s"):format(node.name, tostring(message)), 0) end
+  if node.bit then slate:set_source(node.bit) end
+  if node.role ~= "rerank" then slate:sort() end
+  if n then slate:truncate(n) end
+  return slate
+end
+
+-- The slate of one node for a row of the requests.
+function Runner:run_until(name, requests, row)
+  native.request_select(requests, row)
+  for _, node in ipairs(self.list) do
+    local slate = step(self, node, requests)
+    if node.name == name then return slate end
+  end
+end
+
+-- The answer to a row of the requests: at most n items, best first. The slate is the runner's: it holds until the
+-- next call.
+function Runner:answer(requests, row)
+  native.request_select(requests, row)
+  local slate
+  for _, node in ipairs(self.list) do slate = step(self, node, requests) end
+  slate = self.output.slate
+  slate:truncate(self.n)
+  return slate
+end
+
+-- recommend{ user = index or nil, history = {items, oldest first}, seen = {items}, n } → slate
+function Runner:recommend(request)
+  self.n = request.n or self.n
+  local history = request.history or {}
+  return self:answer(native.request(self.world.snapshot, request.user, history, request.seen or history), 1)
+end
+
+-- learn(events): each { user, item, type, value, time }; every agent that closes its loop gets them.
+function Runner:learn(events)
+  for _, node in ipairs(self.list) do
+    if node.agent.learn and node.ctx.state then call(node, "learn", node.ctx.state, events, node.ctx) end
+  end
+end
+
+-- An agent's own evaluate, when it stands alone.
+function Runner:inner(held)
+  local node = self.output
+  if #self.list == 1 and node.agent.evaluate then return call(node, "evaluate", node.model, held.data, node.ctx) end
+end
+
+return runner
