@@ -75,6 +75,8 @@ size_t ev_snapshot_n_items(const ev_snapshot *s);
 size_t ev_snapshot_n_interactions(const ev_snapshot *s);
 const uint64_t *ev_snapshot_user_ptr(const ev_snapshot *s); /* (n_users + 1) */
 const uint32_t *ev_snapshot_items(const ev_snapshot *s);    /* (n_interactions) */
+const uint64_t *ev_snapshot_item_ptr(const ev_snapshot *s); /* (n_items + 1) into the next */
+const uint32_t *ev_snapshot_item_interactions(const ev_snapshot *s); /* (n_interactions) positions, ascending within an item */
 const uint8_t *ev_snapshot_folds(const ev_snapshot *s);     /* (n_interactions) of ev_fold */
 const int64_t *ev_snapshot_times(const ev_snapshot *s);     /* (n_interactions) in seconds; NULL when untimed */
 const float *ev_snapshot_ratings(const ev_snapshot *s);     /* (n_interactions); NULL when unrated */
