@@ -25,6 +25,11 @@ void ev_minmax(float *lo, float *hi, const float *x, size_t n);        /* NaN sk
  * end are EV_NONE with score -inf. The returned number of places used is at most k. */
 size_t ev_topk(uint32_t *out_ids, float *out_scores, const float *scores, size_t n, size_t k);
 
+/* The same in pieces: ids first, first + 1, … are offered to a heap of *used places out of k (0 at the start), ids of a
+ * later offer being higher; finish puts the heap in order. */
+void ev_topk_offer(uint32_t *ids, float *best, size_t *used, size_t k, const float *scores, size_t n, uint32_t first);
+void ev_topk_finish(uint32_t *ids, float *best, size_t used, size_t k);
+
 /* The k best columns of Q Xᵀ for each row, seen columns left out, without writing the score matrix.
  * @param[out] ids    (m, k)
  * @param[out] scores (m, k)

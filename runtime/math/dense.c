@@ -1,0 +1,33 @@
+/* dense.c - dense products and small solves through BLAS and LAPACK, one thread a call. */
+#include <cblas.h>
+#include <string.h>
+
+#include "lapack.h"
+#include "math.h"
+
+void ev_gemm_nt(float *out, const float *a, const float *b, float beta, size_t m, size_t n, size_t k) {
+  if (m == 0 || n == 0) return;
+  cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)m, (int)n, (int)k, 1, a, k > 0 ? (int)k : 1, b, k > 0 ? (int)k : 1, beta, out, (int)n);
+}
+
+void ev_gemm_nn(float *out, const float *a, const float *b, float beta, size_t m, size_t n, size_t k) {
+  if (m == 0 || n == 0) return;
+  cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)n, (int)k, 1, a, k > 0 ? (int)k : 1, b, (int)n, beta, out, (int)n);
+}
+
+void ev_syrk_tn(float *out, const float *a, float beta, size_t n, size_t k) {
+  if (n == 0) return;
+  cblas_ssyrk(CblasRowMajor, CblasLower, CblasTrans, (int)n, (int)k, 1, a, (int)n, beta, out, (int)n);
+  for (size_t i = 0; i < n; i++)
+    for (size_t j = 0; j < i; j++) out[j * n + i] = out[i * n + j];
+}
+
+ev_status ev_spd_solve(float *a, float *b, size_t n, size_t n_rhs) {
+  int size = (int)n, columns = (int)n_rhs, info;
+  if (n == 0 || n_rhs == 0) return EV_OK;
+  /* Symmetric: LAPACK's column-major is our row-major, and rows of b are its columns. */
+  spotrf_("L", &size, a, &size, &info, 1);
+  if (info != 0) return ev_fail(EV_EINVAL, "the matrix is not positive definite (at row %d)", info);
+  spotrs_("L", &size, &columns, a, &size, b, &size, &info, 1);
+  return info == 0 ? EV_OK : ev_fail(EV_EINVAL, "spotrs: %d", info);
+}

@@ -1,0 +1,169 @@
+/* kernels.c - vector kernels over float32, one table of them for each instruction set, chosen at first use.
+ *
+ * Each body is written once over a vector type of the compiler's (GCC and Clang vector extensions) and compiled for
+ * several targets: what differs between AVX2, AVX-512 and NEON is the width. Several accumulators hide the latency of
+ * the multiply-add; their order of summation is fixed, so one path gives the same bits every time. */
+#include "kernels.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+/* The kernels for vectors of W floats. Loads go through memcpy: alignment is never assumed. */
+#define KERNELS(suffix, W, TARGET)                                                                                    \
+  typedef float vec_##suffix __attribute__((vector_size(4 * (W))));                                                  \
+  TARGET static float dot_##suffix(const float *a, const float *b, size_t n) {                                       \
+    vec_##suffix s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0}, x, y;                                                       \
+    size_t i = 0;                                                                                                    \
+    for (; i + 4 * (W) <= n; i += 4 * (W)) {                                                                         \
+      memcpy(&x, a + i, sizeof x), memcpy(&y, b + i, sizeof y), s0 += x * y;                                         \
+      memcpy(&x, a + i + (W), sizeof x), memcpy(&y, b + i + (W), sizeof y), s1 += x * y;                             \
+      memcpy(&x, a + i + 2 * (W), sizeof x), memcpy(&y, b + i + 2 * (W), sizeof y), s2 += x * y;                     \
+      memcpy(&x, a + i + 3 * (W), sizeof x), memcpy(&y, b + i + 3 * (W), sizeof y), s3 += x * y;                     \
+    }                                                                                                                \
+    for (; i + (W) <= n; i += (W)) memcpy(&x, a + i, sizeof x), memcpy(&y, b + i, sizeof y), s0 += x * y;            \
+    s0 = (s0 + s1) + (s2 + s3);                                                                                      \
+    float sum = 0;                                                                                                   \
+    for (int k = 0; k < (W); k++) sum += s0[k];                                                                      \
+    for (; i < n; i++) sum += a[i] * b[i];                                                                           \
+    return sum;                                                                                                      \
+  }                                                                                                                  \
+  TARGET static void axpy_##suffix(float *out, const float *x, float alpha, size_t n) {                              \
+    vec_##suffix o, v;                                                                                               \
+    size_t i = 0;                                                                                                    \
+    for (; i + (W) <= n; i += (W)) {                                                                                 \
+      memcpy(&o, out + i, sizeof o), memcpy(&v, x + i, sizeof v);                                                    \
+      o += v * alpha;                                                                                                \
+      memcpy(out + i, &o, sizeof o);                                                                                 \
+    }                                                                                                                \
+    for (; i < n; i++) out[i] += alpha * x[i];                                                                       \
+  }                                                                                                                  \
+  TARGET static void scale_##suffix(float *out, float alpha, size_t n) {                                             \
+    vec_##suffix o;                                                                                                  \
+    size_t i = 0;                                                                                                    \
+    for (; i + (W) <= n; i += (W)) memcpy(&o, out + i, sizeof o), o *= alpha, memcpy(out + i, &o, sizeof o);         \
+    for (; i < n; i++) out[i] *= alpha;                                                                              \
+  }                                                                                                                  \
+  TARGET static float sum_##suffix(const float *x, size_t n) {                                                       \
+    vec_##suffix s0 = {0}, s1 = {0}, v;                                                                              \
+    size_t i = 0;                                                                                                    \
+    for (; i + 2 * (W) <= n; i += 2 * (W)) {                                                                         \
+      memcpy(&v, x + i, sizeof v), s0 += v;                                                                          \
+      memcpy(&v, x + i + (W), sizeof v), s1 += v;                                                                    \
+    }                                                                                                                \
+    s0 += s1;                                                                                                        \
+    float sum = 0;                                                                                                   \
+    for (int k = 0; k < (W); k++) sum += s0[k];                                                                      \
+    for (; i < n; i++) sum += x[i];                                                                                  \
+    return sum;                                                                                                      \
+  }                                                                                                                  \
+  /* The next i from `i` on with x[i] > bound, or n. NaN never is. */                                                \
+  TARGET static size_t above_##suffix(const float *x, size_t i, size_t n, float bound) {                             \
+    typedef int32_t mask_t __attribute__((vector_size(4 * (W))));                                                    \
+    vec_##suffix v0, v1;                                                                                             \
+    for (; i + 2 * (W) <= n; i += 2 * (W)) {                                                                         \
+      memcpy(&v0, x + i, sizeof v0), memcpy(&v1, x + i + (W), sizeof v1);                                            \
+      mask_t hit = (v0 > bound) | (v1 > bound);                                                                      \
+      uint64_t any[(W) / 2], all = 0;                                                                                \
+      memcpy(any, &hit, sizeof any);                                                                                 \
+      for (int k = 0; k < (W) / 2; k++) all |= any[k];                                                               \
+      if (all != 0) break;                                                                                           \
+    }                                                                                                                \
+    for (; i < n; i++)                                                                                               \
+      if (x[i] > bound) return i;                                                                                    \
+    return n;                                                                                                        \
+  }                                                                                                                  \
+  static const ev_kernels kernels_##suffix = {#suffix, dot_##suffix, axpy_##suffix, scale_##suffix, sum_##suffix, above_##suffix};
+
+/* ---- The reference, which is also the path of machines without any of the others ----------------------------*/
+static float dot_scalar(const float *a, const float *b, size_t n) {
+  float sum = 0;
+  for (size_t i = 0; i < n; i++) sum += a[i] * b[i];
+  return sum;
+}
+
+static void axpy_scalar(float *out, const float *x, float alpha, size_t n) {
+  for (size_t i = 0; i < n; i++) out[i] += alpha * x[i];
+}
+
+static void scale_scalar(float *out, float alpha, size_t n) {
+  for (size_t i = 0; i < n; i++) out[i] *= alpha;
+}
+
+static float sum_scalar(const float *x, size_t n) {
+  float sum = 0;
+  for (size_t i = 0; i < n; i++) sum += x[i];
+  return sum;
+}
+
+static size_t above_scalar(const float *x, size_t i, size_t n, float bound) {
+  for (; i < n; i++)
+    if (x[i] > bound) return i;
+  return n;
+}
+
+static const ev_kernels kernels_scalar = {"scalar", dot_scalar, axpy_scalar, scale_scalar, sum_scalar, above_scalar};
+
+#if defined __x86_64__
+KERNELS(avx2, 8, __attribute__((target("avx2,fma"))))
+KERNELS(avx512, 16, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma"))))
+static const ev_kernels *const known[] = {&kernels_avx512, &kernels_avx2, &kernels_scalar};
+
+static bool supported(const ev_kernels *k) {
+  if (k == &kernels_avx512)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq");
+  if (k == &kernels_avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return true;
+}
+#elif defined __aarch64__
+KERNELS(neon, 4, )
+static const ev_kernels *const known[] = {&kernels_neon, &kernels_scalar};
+static bool supported(const ev_kernels *k) {
+  (void)k;
+  return true;
+}
+#else
+static const ev_kernels *const known[] = {&kernels_scalar};
+static bool supported(const ev_kernels *k) {
+  (void)k;
+  return true;
+}
+#endif
+
+static _Atomic(const ev_kernels *) chosen;
+
+const ev_kernels *ev_kernels_now(void) {
+  const ev_kernels *k = atomic_load_explicit(&chosen, memory_order_relaxed);
+  if (k != NULL) return k;
+  size_t i = 0;
+  while (!supported(known[i])) i++;
+  atomic_store_explicit(&chosen, known[i], memory_order_relaxed);
+  return known[i];
+}
+
+const char *ev_simd_name(void) { return ev_kernels_now()->name; }
+
+ev_status ev_simd_force(const char *name) {
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+    if (strcmp(known[i]->name, name) != 0) continue;
+    if (!supported(known[i])) break;
+    atomic_store(&chosen, known[i]);
+    return EV_OK;
+  }
+  return ev_fail(EV_EINVAL, "this processor has no '%s'", name);
+}
+
+float ev_dot(const float *a, const float *b, size_t n) { return ev_kernels_now()->dot(a, b, n); }
+void ev_axpy(float *out, const float *x, float alpha, size_t n) { ev_kernels_now()->axpy(out, x, alpha, n); }
+void ev_scale(float *out, float alpha, size_t n) { ev_kernels_now()->scale(out, alpha, n); }
+float ev_sum(const float *x, size_t n) { return ev_kernels_now()->sum(x, n); }
+
+void ev_minmax(float *lo, float *hi, const float *x, size_t n) {
+  *lo = INFINITY;
+  *hi = -INFINITY;
+  for (size_t i = 0; i < n; i++) { /* comparisons with NaN are false */
+    if (x[i] < *lo) *lo = x[i];
+    if (x[i] > *hi) *hi = x[i];
+  }
+}
