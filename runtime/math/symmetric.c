@@ -29,8 +29,8 @@ size_t ev_sym_at(size_t i, size_t j) {
     i = j;
     j = swap;
   }
-  size_t I = i / T, J = j / T;
-  return (I * (I + 1) / 2 + J) * AREA + (i % T) * T + j % T;
+  size_t row = i / T, column = j / T;
+  return (row * (row + 1) / 2 + column) * AREA + (i % T) * T + j % T;
 }
 
 /* Row-major lower is LAPACK's column-major upper. */
@@ -159,13 +159,13 @@ ev_status ev_sym_inverse(float *a, size_t n) {
 }
 
 void ev_sym_add_row(float *out, const float *a, float alpha, size_t i, size_t begin, size_t end) {
-  size_t I = i / T, r = i % T;
+  size_t mine = i / T, r = i % T;
   for (size_t j = begin; j < end;) {
-    size_t J = j / T, stop = (J + 1) * T < end ? (J + 1) * T : end;
-    if (J <= I) {
-      ev_axpy(out + (j - begin), a + (I * (I + 1) / 2 + J) * AREA + r * T + j % T, alpha, stop - j);
+    size_t other = j / T, stop = (other + 1) * T < end ? (other + 1) * T : end;
+    if (other <= mine) {
+      ev_axpy(out + (j - begin), a + (mine * (mine + 1) / 2 + other) * AREA + r * T + j % T, alpha, stop - j);
     } else { /* the tile below the diagonal holds it as a column */
-      const float *column = a + (J * (J + 1) / 2 + I) * AREA + r;
+      const float *column = a + (other * (other + 1) / 2 + mine) * AREA + r;
       for (size_t k = j; k < stop; k++) out[k - begin] += alpha * column[(k % T) * T];
     }
     j = stop;

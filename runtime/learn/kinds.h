@@ -1,0 +1,31 @@
+/* kinds.h - what a kind of model is to model.c; private to this room. */
+#ifndef EV_LEARN_KINDS_H
+#define EV_LEARN_KINDS_H
+
+#include "learn.h"
+
+typedef struct ev_kind {
+  const char *name;
+  /* Checks shapes and indices of the pack, so that nothing afterwards reads out of bounds; sets n_items and state. */
+  ev_status (*open)(ev_model *m);
+  void (*close)(ev_model *m);
+  ev_status (*recall)(const ev_model *m, const ev_requests *r, size_t k, uint32_t *ids, float *scores); /* NULL: a ranker */
+  ev_status (*score)(const ev_model *m, const ev_requests *r, const uint32_t *items, size_t n, float *out);
+} ev_kind;
+
+struct ev_model {
+  ev_pack *pack;
+  const ev_kind *kind;
+  size_t n_items;
+  void *state; /* the kind's own */
+};
+
+extern const ev_kind ev_kind_item_scores, ev_kind_item_graph, ev_kind_item_linear, ev_kind_factors, ev_kind_ranker;
+
+/* An array of the pack of exactly this shape; EV_ECORRUPT otherwise. */
+ev_status ev_model_array(const ev_model *m, const char *name, ev_dtype dtype, size_t rows, size_t cols, const void **out);
+/* Element i of the one-row array of numbers called "options". */
+double ev_model_option(const ev_model *m, size_t i);
+ev_status ev_requests_check(const ev_requests *r, size_t n_items); /* every item below n_items */
+
+#endif

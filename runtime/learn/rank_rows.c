@@ -1,0 +1,85 @@
+/* rank_rows.c - a ranker's training set: candidates of many slates, as columns. */
+#include <string.h>
+
+#include "learn.h"
+
+ev_status ev_rank_rows_new(ev_rank_rows **out, const char *const *dense_names, size_t n_dense) {
+  *out = NULL;
+  ev_rank_rows *r = ev_zalloc(1, sizeof *r);
+  if (r == NULL) return EV_ENOMEM;
+  r->dense_names = ev_zalloc(n_dense, sizeof *r->dense_names);
+  bool whole = r->dense_names != NULL;
+  r->n_dense = whole ? n_dense : 0;
+  for (size_t i = 0; whole && i < n_dense; i++) {
+    r->dense_names[i] = ev_strndup(dense_names[i], strlen(dense_names[i]));
+    whole = r->dense_names[i] != NULL;
+  }
+  if (!whole) {
+    ev_rank_rows_free(r);
+    return EV_ENOMEM;
+  }
+  *out = r;
+  return EV_OK;
+}
+
+static ev_status reserve(ev_rank_rows *r, size_t n) {
+  if (n <= r->cap) return EV_OK;
+  size_t cap = r->cap == 0 ? 4096 : r->cap;
+  while (cap < n) cap *= 2;
+  struct {
+    void **array;
+    size_t size;
+  } all[] = {{(void **)&r->user, 4}, {(void **)&r->item, 4}, {(void **)&r->label, 4}, {(void **)&r->group, 4},
+             {(void **)&r->dense, 4 * (r->n_dense > 0 ? r->n_dense : 1)}};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+    void *p = ev_resize(*all[i].array, cap, all[i].size);
+    if (p == NULL) return EV_ENOMEM;
+    *all[i].array = p;
+  }
+  r->cap = cap;
+  return EV_OK;
+}
+
+static bool contains(const uint32_t *sorted, size_t n, uint32_t x) {
+  size_t low = 0;
+  while (low < n) {
+    size_t middle = low + (n - low) / 2;
+    if (sorted[middle] == x) return true;
+    if (sorted[middle] < x) low = middle + 1;
+    else n = middle;
+  }
+  return false;
+}
+
+ev_status ev_rank_rows_add(ev_rank_rows *r, ev_slate *s, uint32_t user, const uint32_t *positives, size_t n_positives) {
+  size_t n = ev_slate_n(s), d = r->n_dense;
+  if (r->n_rows + n >= EV_NONE) return ev_fail(EV_ELIMIT, "a ranker learns from fewer than 2^32 candidates");
+  EV_TRY(reserve(r, r->n_rows + n));
+  uint32_t group = r->n_rows == 0 ? 0 : r->group[r->n_rows - 1] + 1;
+  const uint32_t *items = ev_slate_items(s);
+  for (size_t c = 0; c < d; c++) {
+    const float *column = strcmp(r->dense_names[c], "score") == 0 ? ev_slate_scores(s) : ev_slate_find(s, r->dense_names[c]);
+    for (size_t i = 0; i < n; i++) r->dense[(r->n_rows + i) * d + c] = column != NULL ? column[i] : 0;
+  }
+  for (size_t i = 0; i < n; i++) {
+    size_t at = r->n_rows + i;
+    r->user[at] = user;
+    r->item[at] = items[i];
+    r->group[at] = group;
+    r->label[at] = contains(positives, n_positives, items[i]) ? 1 : 0;
+  }
+  r->n_rows += n;
+  return EV_OK;
+}
+
+void ev_rank_rows_free(ev_rank_rows *r) {
+  if (r == NULL) return;
+  for (size_t i = 0; i < r->n_dense; i++) ev_free(r->dense_names[i]);
+  ev_free(r->dense_names);
+  ev_free(r->dense);
+  ev_free(r->user);
+  ev_free(r->item);
+  ev_free(r->label);
+  ev_free(r->group);
+  ev_free(r);
+}
