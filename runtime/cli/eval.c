@@ -18,7 +18,7 @@ const ev_verb ev_verb_eval = {
     .name = "eval",
     .summary = "Measures a composition on a fold: every unseen item ranked, metrics with intervals.",
     .arguments = "COMPOSITION|agent:NAME",
-    .example = "evection eval agent:ease --data movielens --set ease.lambda=100\\nevection eval policies/compositions/hand_written.yaml --data movielens --fold test --refit --json",
+    .example = "evection eval agent:ease --data movielens --set ease.lambda=100\nevection eval policies/compositions/hand_written.yaml --data movielens --fold test --refit --json",
     .options = options,
     .min_args = 1,
     .max_args = 1,

@@ -19,8 +19,10 @@
  *   novelty@k    mean over Lₖ of −log2(pop(i) / n_users_seen), pop counted in training, at least 1
  *   diversity@k  mean over pairs in Lₖ of 1 − Jaccard(tokens); only with a column
  *   coverage@k   distinct items in all Lₖ / n_items              gini@k       Gini index of how often items are shown
- * Intervals: percentile bootstrap over users. coverage and gini are of the whole, not means; their intervals
- * come from the same resamples with n_bootstrap_lists of them (0: value only, low = high = value). */
+ * Intervals: percentile bootstrap over users. coverage and gini are of the whole, not means: resampling users shows
+ * fewer items, so their percentiles are moved by the resamples' mean distance from the value. They use at most
+ * EV_LIST_RESAMPLES resamples. */
+#define EV_LIST_RESAMPLES 100
 typedef struct ev_eval_options {
   const size_t *cutoffs; /* ascending */
   size_t n_cutoffs;
@@ -45,7 +47,7 @@ void ev_eval_free(ev_eval *e);
 size_t ev_eval_n(const ev_eval *e);
 const ev_metric *ev_eval_at(const ev_eval *e, size_t i);
 size_t ev_eval_n_users(const ev_eval *e);                              /* users averaged */
-const float *ev_eval_user_values(const ev_eval *e, const char *metric); /* (ev_eval_n_users) in the order of the lists; NULL: no such or not a mean over users */
+const float *ev_eval_user_values(const ev_eval *e, const char *metric); /* (ev_eval_n_users) in the order of the lists, until the next call; NULL: no such or not a mean over users */
 
 typedef struct ev_difference {
   double value, low, high; /* mean of b − a with its bootstrap interval */
