@@ -32,4 +32,29 @@ end
 -- yaml.lines(t) → { key → line }, empty when unknown.
 function yaml.lines(t) return line_of[t] or {} end
 
+local function scalar(value)
+  if type(value) ~= "string" then return native.json_encode(value) end
+  if value:match "^[%a_/][%w_/.@:-]*$" and value ~= "true" and value ~= "false" and value ~= "null" and not value:match ":$" then return value end
+  return native.json_encode(value) -- a double-quoted YAML scalar too
+end
+
+local function emit(value, pad, lines)
+  local keys = {}
+  for key in pairs(value) do keys[#keys + 1] = key end
+  table.sort(keys)
+  for _, key in ipairs(keys) do
+    local v = value[key]
+    if type(v) ~= "table" then lines[#lines + 1] = ("%s%s: %s"):format(pad, key, scalar(v))
+    elseif #v > 0 or next(v) == nil then lines[#lines + 1] = ("%s%s: %s"):format(pad, key, native.json_encode(v))
+    else
+      lines[#lines + 1] = ("%s%s:"):format(pad, key)
+      emit(v, pad .. "  ", lines)
+    end
+  end
+  return lines
+end
+
+-- yaml.emit(mapping) → text that parses to the same: keys sorted, lists in one line.
+function yaml.emit(t) return table.concat(emit(t, "", {}), "\n") .. "\n" end
+
 return yaml

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../jobs/jobs.h"
 #include "cli.h"
 
 const char *ev_opt_string(const json_t *opts, const char *key, const char *fallback) {
@@ -48,7 +49,8 @@ ev_status ev_cli_lua(json_t *opts, const char *module, const char *fn) {
   EV_TRY(ev_host_new(&host, &ho));
   char *args = json_dumps(opts, JSON_SORT_KEYS);
   ev_buf out = {0};
-  ev_status status = args == NULL ? ev_fail(EV_ENOMEM, "out of memory") : ev_host_call(host, module, fn, args, &out);
+  ev_status status = args == NULL ? ev_fail(EV_ENOMEM, "out of memory") : ev_jobs_bind(host);
+  if (status == EV_OK) status = ev_host_call(host, module, fn, args, &out);
   free(args);
   if (status == EV_OK && ev_opt_flag(opts, "json")) {
     json_error_t error;

@@ -1,4 +1,5 @@
 /* run.c - `evection run FILE`: a trusted Lua file with the library at hand. */
+#include "../jobs/jobs.h"
 #include "cli.h"
 
 static ev_status run(json_t *opts) {
@@ -10,6 +11,7 @@ static ev_status run(json_t *opts) {
   ev_host_options ho = {.home = ev_opt_home(opts)};
   ev_host *host = NULL;
   ev_status status = ev_host_new(&host, &ho);
+  if (status == EV_OK) status = ev_jobs_bind(host);
   if (status == EV_OK) status = ev_host_run(host, argv[0], (int)n - 1, argv + 1);
   ev_host_free(host);
   ev_free(argv);

@@ -20,6 +20,7 @@ static const char schema[] =
     "  plan TEXT NOT NULL,"         /* JSON */
     "  data TEXT NOT NULL, data_hash TEXT NOT NULL, seed INTEGER NOT NULL,"
     "  champion INTEGER,"           /* number of the best evaluation, once the run is done */
+    "  report TEXT,"                /* JSON: the sealed comparison, made once */
     "  started_ms_wall INTEGER NOT NULL"
     ") WITHOUT ROWID;"
     "CREATE TABLE evaluations ("    /* number 1 is the composition as it was given */

@@ -1,0 +1,143 @@
+-- plan.lua - plans: what may evolve, by which proposers, in which world, with what budget, and what a promotion must show.
+--
+--   composition: ../compositions/hand_written.yaml   # beside the plan
+--   data: movielens
+--   reward: ../rewards/accuracy.yaml                 # or a metric: ndcg@20
+--   evolve: ["*"]                                    # patterns of node.knob, * for anything
+--   proposers: [halving, tpe]                        # in this order; files of lua/evection/evolve or paths
+--   budget: { evaluations: 60, seconds: 1800 }
+--   promotion: { metric: ndcg@20, confidence: 0.95 }
+--   batch: 4        # proposals made at once; results do not depend on the number of workers
+--   timeout_s: 300  # of one evaluation
+--   seed: 1
+
+local native = require "evection.native"
+local compose = require "evection.compose"
+local faults = require "evection.faults"
+local reward = require "evection.reward"
+local yaml = require "evection.yaml"
+
+local plan = {}
+
+local fields = {
+  name = "string", about = "string", composition = "string", data = "string", reward = "string", evolve = "table", proposers = "table",
+  budget = "table", promotion = "table", batch = "number", timeout_s = "number", seed = "number",
+}
+
+local function path_of(base, path)
+  if path:match "^agent:" or path:match "^/" then return path end
+  return base .. "/" .. path
+end
+
+local function whole(t, key, low, high, fallback, found)
+  local x = t[key]
+  if x == nil then return fallback end
+  if type(x) ~= "number" or x % 1 ~= 0 or x < low or x > high then
+    found:add(yaml.line(t, key), "%s must be a whole number from %d to %d, not '%s'", key, low, high, tostring(x))
+    return fallback
+  end
+  return x
+end
+
+-- "knn.*" → a Lua pattern for the whole of "knn.shrink"
+local function pattern_of(text) return "^" .. text:gsub("[%^%$%(%)%%%.%[%]%+%-%?]", "%%%0"):gsub("%*", ".*") .. "$" end
+
+local function choose_dims(p, t, found)
+  local dims, used = {}, {}
+  for _, d in ipairs(compose.space(p.composition)) do
+    for i, text in ipairs(p.evolve) do
+      if d.path:match(pattern_of(text)) and d.dim.kind ~= "program" then
+        used[i] = true
+        dims[#dims + 1] = d
+        break
+      end
+    end
+  end
+  for i, text in ipairs(p.evolve) do
+    if not used[i] then found:add(t.evolve and yaml.line(t.evolve, i), "evolve: '%s' matches no knob", text) end
+  end
+  if #dims == 0 then found:add(yaml.line(t, "evolve"), "there is nothing to evolve: no knob matches") end
+  return dims
+end
+
+local function load_proposer(name)
+  if not name:match "^[%l_]+$" then return nil, ("'%s' is no name of a proposer"):format(name) end
+  local ok, module = pcall(require, "evection.evolve." .. name)
+  if not ok then return nil, ("no proposer '%s'"):format(name) end
+  return module
+end
+
+-- load(path) → plan { name, composition, data, reward, evolve, dims, proposers, evaluations, seconds, promotion, batch,
+-- timeout_s, seed, source }, or nil and all errors.
+function plan.load(path)
+  local t, errors = yaml.load(path)
+  if t == nil then return nil, errors end
+  local found = faults.new(path)
+  if type(t) ~= "table" then
+    found:add(1, "a plan is a mapping")
+    return nil, found
+  end
+  local names = compose.sorted_keys(fields)
+  for _, key in ipairs(compose.sorted_keys(t)) do
+    if not fields[key] then found:add(yaml.line(t, key), "a plan has no field '%s'%s", tostring(key), faults.suggest(tostring(key), names))
+    elseif type(t[key]) ~= fields[key] then
+      found:add(yaml.line(t, key), "%s must be a %s, not a %s", key, fields[key] == "table" and "list or mapping" or fields[key], type(t[key]))
+    end
+  end
+  if t.composition == nil then found:add(1, "a plan names a composition") end
+  if #found > 0 then return nil, found end
+  local base = path:match "^(.*)/[^/]*$" or "."
+  local p = { file = path, name = t.name or path, data = t.data, evolve = t.evolve or { "*" }, proposers = {}, source = t }
+  p.composition, errors = compose.load(path_of(base, t.composition))
+  if not p.composition then found:take(errors) end
+  if t.reward and t.reward:match "@" then p.reward = reward.of_metric(t.reward)
+  elseif t.reward then
+    p.reward, errors = reward.load(path_of(base, t.reward))
+    if not p.reward then found:take(errors) end
+  else
+    p.reward = reward.of_metric "ndcg@20"
+  end
+  for i, name in ipairs(t.proposers or { "halving", "tpe" }) do
+    local module, why = load_proposer(tostring(name))
+    if module then p.proposers[i] = { name = name, module = module } else found:add(yaml.line(t.proposers or {}, i), "%s", why) end
+  end
+  local budget = t.budget or {}
+  p.evaluations = whole(budget, "evaluations", 1, 1000000, 60, found)
+  p.seconds = budget.seconds
+  if p.seconds ~= nil and (type(p.seconds) ~= "number" or p.seconds <= 0) then found:add(yaml.line(budget, "seconds"), "seconds must be a positive number") end
+  for key in pairs(budget) do
+    if key ~= "evaluations" and key ~= "seconds" then found:add(yaml.line(budget, key), "a budget has no '%s'; evaluations and seconds are known", tostring(key)) end
+  end
+  local promotion = t.promotion or {}
+  p.promotion = { metric = promotion.metric or "ndcg@20", confidence = promotion.confidence or 0.95 }
+  if type(p.promotion.confidence) ~= "number" or p.promotion.confidence <= 0.5 or p.promotion.confidence >= 1 then
+    found:add(yaml.line(promotion, "confidence"), "confidence must lie between 0.5 and 1")
+  end
+  p.batch = whole(t, "batch", 1, 1000, 4, found)
+  p.seed = whole(t, "seed", 0, 2 ^ 53, 1, found)
+  p.timeout_s = t.timeout_s or 600
+  if p.timeout_s <= 0 then found:add(yaml.line(t, "timeout_s"), "timeout_s must be positive") end
+  if p.composition then p.dims = choose_dims(p, t, found) end
+  if #found > 0 then return nil, found end
+  return p
+end
+
+-- open(path) → plan; raises (status invalid) with all errors.
+function plan.open(path)
+  local p, errors = plan.load(path)
+  return faults.check(p, errors)
+end
+
+-- identity(plan): everything that decides what a run does, as a plain table.
+function plan.identity(p)
+  return {
+    composition = p.composition.hash, reward = p.reward, evolve = native.array(p.evolve), evaluations = p.evaluations, batch = p.batch,
+    promotion = p.promotion, proposers = native.array((function()
+      local names = {}
+      for i, proposer in ipairs(p.proposers) do names[i] = proposer.name end
+      return names
+    end)()),
+  }
+end
+
+return plan

@@ -1,0 +1,163 @@
+-- evolve.lua - `evection evolve PLAN`: searches the knobs of a composition, on validation alone, and tells what it found.
+
+local native = require "evection.native"
+local compose = require "evection.compose"
+local display = require "evection.evolve.display"
+local ledger = require "evection.ledger"
+local lineage = require "evection.lineage"
+local loop = require "evection.evolve.loop"
+local plan = require "evection.plan"
+local report = require "evection.report"
+local world = require "evection.world"
+local yaml = require "evection.yaml"
+
+local evolve = {}
+
+local SEALED = { "ndcg@20", "recall@20", "coverage@20", "diversity@20" }
+
+-- An evaluation in a child process. → what is kept of it: no per-user values, no clocks
+function evolve.measure(args)
+  local result = world.evaluate(args)
+  local metrics = {}
+  for name, m in pairs(result.metrics) do
+    if not name:match "^latency" then metrics[name] = m.value end
+  end
+  return { reward = result.reward, metrics = metrics }
+end
+
+local function evaluator(p, l, run, data, workers)
+  return function(list, done)
+    local args = native.array {}
+    for i, e in ipairs(list) do
+      local c = compose.open(p.composition.source, e.sets)
+      e.genome, e.seed = c.hash, p.seed
+      ledger.put_genome(l, c)
+      args[i] = { composition = p.composition.source, sets = e.sets, data = data, fold = "valid", seed = p.seed, users = e.users, reward = p.reward, bootstrap = 0 }
+    end
+    native.jobs_run {
+      module = "evection.verbs.evolve", fn = "measure", args = args, workers = workers, timeout_s = p.timeout_s,
+      on_done = function(i, ok, result, seconds, peak_rss_mb)
+        local e = list[i]
+        if ok then e.reward, e.metrics = result.reward, result.metrics else e.error = result end
+        e.seconds, e.peak_rss_mb = seconds, peak_rss_mb
+        done(e)
+      end,
+    }
+  end, function(e) ledger.put_evaluation(l, run, e) end
+end
+
+-- Champion against the given composition on a fold, user by user.
+local function compare(p, champion, data, fold, refit)
+  local metric, pair = p.promotion.metric, {}
+  for i, sets in ipairs { {}, champion.sets } do
+    pair[i] = world.evaluate {
+      composition = p.composition.source, sets = sets, data = data, fold = fold, refit = refit, seed = p.seed, per_user = { metric },
+    }
+  end
+  local difference = native.paired_bootstrap(native.vector(pair[1].per_user[metric]), native.vector(pair[2].per_user[metric]), p.seed, 5000, p.promotion.confidence)
+  return pair[1], pair[2], difference
+end
+
+local function values(metrics)
+  local kept = {}
+  for name, m in pairs(metrics) do
+    if not name:match "^latency" then kept[name] = { value = m.value, low = m.low, high = m.high } end
+  end
+  return kept
+end
+
+-- The sealed comparison. It is made once a run and kept; each of its two evaluations counts as a look.
+local function sealed_report(p, l, champion, data)
+  local _, _, valid = compare(p, champion, data, "valid", false)
+  local given, best, test = compare(p, champion, data, "test", true)
+  local looks
+  for _, result in ipairs { given, best } do
+    looks = ledger.look(l, { data = result.data, data_hash = result.data_hash, genome = result.genome, why = "report of an evolution run" })
+  end
+  return {
+    metric = p.promotion.metric, confidence = p.promotion.confidence, validation = valid, test = test, promoted = valid.low > 0,
+    given = values(given.metrics), champion = values(best.metrics), users = given.n_users, looks = looks,
+    genomes = { given = given.genome, champion = best.genome },
+  }
+end
+
+local function print_report(p, r, champion)
+  local rows = {}
+  for _, name in ipairs(SEALED) do
+    if r.given[name] then rows[#rows + 1] = { name, report.interval(r.given[name]), report.interval(r.champion[name]) } end
+  end
+  print(("sealed test fold, %d users, fitted on train and validation"):format(r.users))
+  print(report.table(rows, { { 1, "metric" }, { 2, "hand-written" }, { 3, "evolved champion" } }))
+  print(("%s, champion − hand-written: %+.4f  [%+.4f, %+.4f] at %.0f %%, p = %.4f (paired bootstrap over users)"):format(
+    r.metric, r.test.value, r.test.low, r.test.high, r.confidence * 100, r.test.p))
+  if champion.number == 1 then print "nothing found is better than the composition as given"
+  elseif not r.promoted then print(("on validation the gain's interval [%+.4f, %+.4f] includes zero: not for promotion"):format(r.validation.low, r.validation.high)) end
+  print(("the test fold of these data has been opened %d times"):format(r.looks))
+end
+
+local function start(opts, p, l, run, w)
+  local known = ledger.find_run(l, run)
+  if known and opts.fresh then
+    ledger.forget_run(l, run)
+    known = nil
+  end
+  if known and not opts.resume then
+    native.raise("invalid", ("this plan with this seed is in the ledger already (run %s): --resume continues it, --fresh starts over"):format(run:sub(1, 12)))
+  end
+  if not known then
+    if opts.resume and not opts.quiet then io.stderr:write "nothing to resume: the run starts here\n" end
+    ledger.put_run(l, { run = run, plan = p.source, data = w.name, data_hash = w.hash, seed = p.seed })
+    return {}, nil
+  end
+  return ledger.evaluations(l, run), known.report and native.json_decode(known.report)
+end
+
+function evolve.main(opts)
+  local p = plan.open(opts.args[1])
+  local data = opts.data or p.data or p.composition.data
+  local w = world.open(data)
+  p.seed, p.evaluations = opts.seed or p.seed, opts.evaluations or p.evaluations
+  local workers = opts.workers or native.threads()
+  if workers < 1 or p.evaluations < 1 then native.raise("invalid", "--workers and --evaluations are 1 or more") end
+  local l = ledger.open()
+  local run = native.hash(native.json_encode { plan = plan.identity(p), data = w.hash, seed = p.seed })
+  local recorded, kept = start(opts, p, l, run, w)
+  local show, finish = display.new(p.evaluations, opts.quiet)
+  local evaluate, record = evaluator(p, l, run, data, workers)
+  local ok, history, why = pcall(loop.run, {
+    dims = p.dims, proposers = p.proposers, evaluations = p.evaluations, batch = p.batch, seed = p.seed, seconds = p.seconds,
+    recorded = recorded, evaluate = evaluate, record = record, show = show,
+  })
+  finish()
+  if not ok then
+    if native.interrupted() and not opts.quiet then io.stderr:write "what was measured is in the ledger; --resume goes on from here\n" end
+    error(history, 0)
+  end
+  local champion = loop.champion(history)
+  if not champion then native.raise("failed", "every evaluation failed; the first said: " .. tostring(history[1].error)) end
+  local r = kept
+  if not r and not opts.no_report then r = sealed_report(p, l, champion, data) end
+  ledger.end_run(l, run, champion.number, r)
+  local c = compose.open(p.composition.source, champion.sets)
+  c.source.name = (c.source.name or "champion") .. "_evolved"
+  native.mkdirs(native.home .. "/champions")
+  local out = opts.out or ("%s/champions/%s.yaml"):format(native.home, p.name:match "([^/]+)$")
+  native.write_file(out, "# found by `evection evolve`, run " .. run:sub(1, 12) .. "\n" .. yaml.emit(c.source))
+  local failed = 0
+  for _, e in ipairs(history) do
+    if e.error then failed = failed + 1 end
+  end
+  if not opts.json then
+    print(("%d evaluations, %d failed; champion is evaluation %d, reward %.5f (given: %s)"):format(#history, failed, champion.number, champion.reward,
+      history[1].reward and ("%.5f"):format(history[1].reward) or "failed"))
+    print(lineage.text(history, champion.number))
+    if r then print_report(p, r, champion) end
+    print("champion written to " .. out)
+    if why == "seconds" then print "the time budget ended the run" end
+  end
+  l:close()
+  return { run = run, evaluations = #history, failed = failed, champion = { number = champion.number, genome = champion.genome, reward = champion.reward,
+    sets = champion.sets, file = out }, given = history[1].reward, report = r, ended_by = why }
+end
+
+return evolve
