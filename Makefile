@@ -3,7 +3,9 @@
 MAKEFLAGS += --no-builtin-rules
 
 BUILD ?= build
-CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 PYTHON ?= /usr/bin/python3
 # Rooms from the ground up. Each is one archive; a room's tests link only what stands below it.
 ROOMS := core math store learn reward script jobs serve cli
@@ -33,9 +35,27 @@ below = $(foreach r,$(call reverse,$(call _upto,$(1),$(ROOMS))),$(call archive,$
 ALL_OBJECTS := $(foreach r,$(ROOMS),$(call objects,$(r)))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/*.c))
 
-.PHONY: help build unit clean
+PREFIX ?= /usr/local
+FUZZ_SECONDS ?= 10
+E2E := $(filter-out %/support.py,$(sort $(wildcard tests/e2e/*.py)))
+FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(filter-out tests/fuzz/driver.c,$(wildcard tests/fuzz/*.c)))
+
+.PHONY: help deps build demo test check unit lua e2e fuzz bench sanitize valgrind lint install uninstall clean
 help: ## this list
 	@awk -F':.*## ' '/^[a-z][a-zA-Z_-]*:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+deps: ## installs the Debian packages that are missing (as root or with sudo)
+	@./scripts/deps.sh
+
+demo: deps ## imports, fits, evolves, compares, serves: the whole story in one command
+	@$(MAKE) --no-print-directory build
+	@./scripts/demo.sh
+
+test: deps ## everything that can fail: units, Lua, whole-program runs, short fuzzing
+	@$(MAKE) --no-print-directory check
+
+check: build $(UNIT_TESTS) $(FUZZERS)
+	@FUZZ_SECONDS=2 EVECTION=$(BUILD)/evection $(PYTHON) tests/run.py $(UNIT_TESTS) $(FUZZERS) tests/lua/run.lua $(E2E)
 
 build: $(BUILD)/evection ## the evection binary at build/evection
 
@@ -53,7 +73,7 @@ $(call archive,$(1)): $(call objects,$(1))
 	ar rcs $$@ $(call objects,$(1))
 .PHONY: unit-$(1)
 unit-$(1): $(filter $(BUILD)/unit/$(1)_%,$(UNIT_TESTS))
-	@for t in $$^; do OPENBLAS_NUM_THREADS=1 $$$$t || exit 1; done
+	@$(PYTHON) tests/run.py $$^
 endef
 $(foreach r,$(ROOMS),$(eval $(call room_rule,$(r))))
 
@@ -64,9 +84,58 @@ $(BUILD)/unit/$(1): tests/unit/$(1).c $(call below,$(firstword $(subst _, ,$(1))
 endef
 $(foreach t,$(notdir $(UNIT_TESTS)),$(eval $(call unit_rule,$(t))))
 
-unit: $(foreach r,$(ROOMS),unit-$(r)) ## the C unit tests
+unit: $(UNIT_TESTS) ## the C unit tests
+	@$(PYTHON) tests/run.py $^
+
+lua: build ## the Lua tests, by busted inside the binary
+	@EVECTION=$(BUILD)/evection $(PYTHON) tests/run.py tests/lua/run.lua
+
+e2e: build ## the whole-program tests
+	@EVECTION=$(BUILD)/evection $(PYTHON) tests/run.py $(E2E)
+
+# Fuzz targets always run under the sanitizers, whatever the rest is built with.
+SAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+FUZZ_SOURCES := $(foreach r,core math store learn reward,$(wildcard runtime/$(r)/*.c))
+$(BUILD)/fuzz/%: tests/fuzz/%.c tests/fuzz/driver.c $(FUZZ_SOURCES)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -O1 $(SAN_FLAGS) $(pkg_cflags) -Iruntime -o $@ $< tests/fuzz/driver.c $(FUZZ_SOURCES) $(pkg_libs) -lm
+
+fuzz: $(FUZZERS) ## mutates inputs of every parser for FUZZ_SECONDS each
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(PYTHON) tests/run.py $^
+
+bench-%: build
+	@mkdir -p $(BUILD)/bench
+	@EVECTION=$(BUILD)/evection $(PYTHON) tests/bench/$*.py
+
+BENCHES := $(patsubst tests/bench/%.py,%,$(sort $(wildcard tests/bench/*.py)))
+bench: ## all benchmarks; docs/results.md is made from what they write
+	@for b in $(BENCHES); do $(MAKE) --no-print-directory bench-$$b || exit 1; done
+	@$(PYTHON) scripts/results.py
+
+sanitize: deps ## everything again under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(MAKE) --no-print-directory SAN=1 BUILD=$(BUILD)-san check
+
+valgrind: $(UNIT_TESTS) ## the C unit tests under valgrind
+	@for t in $(UNIT_TESTS); do echo $$t; EVECTION_SLOW=1 valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite $$t >/dev/null || exit 1; done
+
+lint: ## cppcheck, luacheck and the order of the rooms; warnings are errors
+	@tests/lint/rooms.sh
+	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --suppress=missingIncludeSystem --error-exitcode=1 -j 2 runtime
+	luacheck -q lua agents tests/lua
+
+install: build ## installs under PREFIX (default /usr/local), below DESTDIR
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/evection $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	install -m 755 $(BUILD)/evection $(DESTDIR)$(PREFIX)/bin/evection
+	cp -R lua agents policies $(DESTDIR)$(PREFIX)/share/evection/
+	for r in $(filter-out cli,$(ROOMS)); do install -d $(DESTDIR)$(PREFIX)/include/evection/$$r; install -m 644 runtime/$$r/$$r.h $(DESTDIR)$(PREFIX)/include/evection/$$r/; install -m 644 $(BUILD)/lib$$r.a $(DESTDIR)$(PREFIX)/lib/libevection-$$r.a; done
+	install -m 644 docs/evection.1 $(DESTDIR)$(PREFIX)/share/man/man1/evection.1
+	install -m 644 scripts/completion.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/evection
+	sed 's|@PREFIX@|$(PREFIX)|' scripts/evection.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/evection.pc
+
+uninstall: ## removes what install put there
+	rm -rf $(DESTDIR)$(PREFIX)/bin/evection $(DESTDIR)$(PREFIX)/share/evection $(DESTDIR)$(PREFIX)/share/man/man1/evection.1 $(DESTDIR)$(PREFIX)/include/evection $(DESTDIR)$(PREFIX)/lib/pkgconfig/evection.pc $(DESTDIR)$(PREFIX)/share/bash-completion/completions/evection $(DESTDIR)$(PREFIX)/lib/libevection-*.a
 
 clean: ## removes what was built
-	rm -rf $(BUILD)
+	rm -rf $(BUILD) $(BUILD)-san
 
 -include $(ALL_OBJECTS:.o=.d) $(UNIT_TESTS:=.d)

@@ -61,7 +61,11 @@ static double distance(const ev_column *c, uint32_t x, uint32_t y) {
   const uint32_t *a = NULL, *b = NULL;
   size_t n = tokens_of(c, x, &a), m = tokens_of(c, y, &b), common = 0;
   for (size_t i = 0; i < n; i++)
-    for (size_t j = 0; j < m; j++) common += a[i] == b[j];
+    for (size_t j = 0; j < m; j++)
+      if (a[i] == b[j]) {
+        common++;
+        break;
+      }
   return n + m == 0 ? 1 : 1 - (double)common / (double)(n + m - common);
 }
 

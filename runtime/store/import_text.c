@@ -175,8 +175,6 @@ ev_status column_list(column *c) { return add_row(c); }
 ev_status column_list_token(column *c, const char *s, size_t len) {
   uint32_t code;
   EV_TRY(dict_add(&c->tokens, s, len, &code));
-  for (uint64_t i = c->ptr[c->n - 1]; i < c->n_codes; i++)
-    if (c->codes[i] == code) return EV_OK; /* a token once a row */
   EV_TRY(grow(&c->codes, &c->codes_cap, c->n_codes + 1, sizeof *c->codes));
   c->codes[c->n_codes++] = code;
   c->ptr[c->n] = c->n_codes;

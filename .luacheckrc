@@ -1,0 +1,3 @@
+std = "luajit"
+max_line_length = 160
+files["tests/lua"] = { std = "+busted" }
