@@ -1,7 +1,7 @@
 -- agent.lua - what an agent is: one Lua file that returns agent { … }.
 --
 -- The base does what is common, so that a new agent overrides two or three verbs:
---   fit(knobs, data) → model      default: none; the model is then nil
+--   fit(knobs, data) → model      rank: data:ranker(knobs); else default: none; the model is then nil
 --   act(model, request, slate, ctx)   recall: model:recall(request, slate); rank: model:rank(request, slate, ctx.data)
 --   learn(state, events)          default: none: the agent's loop is open and it stays a module
 --   evaluate(model, heldout, ctx) → number   default: the whole pipeline's measure of the agent alone
@@ -26,20 +26,26 @@ local fields = {
 
 local kinds = { linear = true, log = true, int = true, logint = true, choice = true, bool = true, program = true }
 
-local defaults = {
+local default_fits = {
+  rank = function(knobs, data) return data:ranker(knobs) end,
+}
+
+local default_acts = {
   recall = function(model, request, slate) model:recall(request, slate) end,
   rank = function(model, request, slate, ctx)
     model:rank(request, slate, ctx.data)
   end,
 }
 
--- The line of `field =` in the agent's text: where an error about it points.
+-- The line of `field =` in the agent's text: where an error about it points. What is missing is missing from line 1.
 local function line_of(text, field)
   local line = 0
+  field = field:gsub("%p", "%%%0")
   for row in (text .. "\n"):gmatch "(.-)\n" do
     line = line + 1
     if row:match("^%s*" .. field .. "%s*=") then return line end
   end
+  return 1
 end
 
 local function check_fields(spec, text, found)
@@ -63,9 +69,10 @@ local function check_space(spec, text, found)
       found:add(line_of(text, "space"), "'%s' is no name for a knob", tostring(name))
     elseif type(dim) ~= "table" or not kinds[dim.kind] then
       found:add(line_of(text, name), "knob '%s' must be made by space.log, linear, int, logint, choice, bool or program", name)
-    elseif dim.kind == "program" then
-      local ok, message = sandbox.expression(dim.default, spec.name .. "." .. name)
-      if not ok then found:add(line_of(text, name), "knob '%s': %s", name, message) end
+    else
+      local ok, message = pcall(space.copy, dim)
+      if ok and dim.kind == "program" then ok, message = sandbox.expression(dim.default, spec.name .. "." .. name) end
+      if not ok then found:add(line_of(text, name), "knob '%s': %s", name, (message:gsub("^.-space%.lua:%d+: ", ""))) end
     end
   end
   for _, name in ipairs(spec.fit_knobs or {}) do
@@ -86,7 +93,7 @@ end
 local function check(spec, text, file)
   local found = faults.new(file)
   if type(spec) ~= "table" then
-    found:add(nil, "the file must return agent { … }")
+    found:add(1, "the file must return agent { … }")
     return found
   end
   check_fields(spec, text, found)
@@ -100,10 +107,23 @@ local function check(spec, text, file)
   if #found == 0 then
     check_space(spec, text, found)
     check_state(spec, text, found)
-    if not spec.act and not defaults[spec.role] then found:add(line_of(text, "role"), "an agent of role %s needs act", spec.role) end
-    if not spec.fit and not spec.act then found:add(line_of(text, "role"), "an agent of role %s needs fit or act", spec.role) end
+    if not spec.act and not default_acts[spec.role] then found:add(line_of(text, "role"), "an agent of role %s needs act", spec.role) end
+    if not spec.fit and not spec.act and not default_fits[spec.role] then found:add(line_of(text, "role"), "an agent of role %s needs fit or act", spec.role) end
   end
   return found
+end
+
+-- The agent as the runtime keeps it: copied, so that a script that holds on to its table cannot change it later.
+local function keep(spec)
+  local a = {}
+  for key in pairs(fields) do a[key] = spec[key] end
+  a.space = {}
+  for name, dim in pairs(spec.space) do a.space[name] = space.copy(dim) end
+  for _, key in ipairs { "state", "fit_knobs", "references" } do
+    a[key] = spec[key] and {}
+    for name, value in pairs(spec[key] or {}) do a[key][name] = value end
+  end
+  return a
 end
 
 -- What the sandbox's require gives. Each load gets its own tables: nothing is shared between agents.
@@ -135,7 +155,9 @@ function agent.load(path)
   if not ok then return fail(spec) end
   local found = check(spec, text, path)
   if #found > 0 then return nil, found end
-  spec.act = spec.act or defaults[spec.role]
+  spec = keep(spec)
+  spec.fit = spec.fit or (not spec.act and default_fits[spec.role] or nil)
+  spec.act = spec.act or default_acts[spec.role]
   spec.file, spec.hash = path, native.hash(text)
   return spec
 end

@@ -86,7 +86,7 @@ local function read_node(name, spec, nodes, base, found)
   end
   local a, errors = agent.find(spec.agent, base)
   if not a then
-    if errors[1].file then found:take(errors) else found:add(yaml.line(spec, "agent"), "%s: %s", what, errors[1].message) end
+    if errors[1].file then found:take(errors) else found:add(yaml.line(spec, "agent") or line, "%s: %s", what, errors[1].message) end
     return node
   end
   node.agent, node.agent_name, node.role = a, spec.agent, a.role
@@ -139,7 +139,7 @@ end
 
 local function check_output(t, nodes, list, found)
   if t.output == nil then
-    found:add(nil, "output is missing: which node's slate is returned")
+    found:add(1, "output is missing: which node's slate is returned")
   elseif nodes[t.output] == nil then
     found:add(yaml.line(t, "output"), "output '%s' is no node%s", t.output, faults.suggest(t.output, sorted_keys(nodes)))
   else

@@ -46,6 +46,7 @@ end
 
 -- The name in `names` (an array) nearest to a mistyped one, as " (did you mean 'x'?)", or "".
 function faults.suggest(word, names)
+  word = tostring(word)
   local best, least = nil, 3
   for _, name in ipairs(names) do
     local row = {}

@@ -2,9 +2,17 @@
 
 local lineage = {}
 
-local function short(value)
-  if type(value) == "number" then return ("%.4g"):format(value) end
+local function short(value, digits)
+  if value == nil then return "given" end
+  if type(value) == "number" then return ("%%.%dg"):format(digits):format(value) end
   return tostring(value)
+end
+
+-- "before → after", in as few digits as tell them apart.
+local function change(before, after)
+  local digits = 4
+  while digits < 17 and short(before, digits) == short(after, digits) do digits = digits + 1 end
+  return ("%s → %s"):format(short(before, digits), short(after, digits))
 end
 
 -- What e has that its parent had not: "knn.shrink 10 → 32"; nil stands for the given composition's own value.
@@ -15,7 +23,7 @@ local function changes(e, parent)
   for path in pairs(seen) do
     local before, after = parent and parent.sets[path], e.sets[path]
     if before ~= after then
-      list[#list + 1] = ("%s %s → %s"):format(path, before == nil and "given" or short(before), after == nil and "given" or short(after))
+      list[#list + 1] = path .. " " .. change(before, after)
     end
   end
   table.sort(list)

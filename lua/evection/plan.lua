@@ -40,7 +40,7 @@ local function whole(t, key, low, high, fallback, found)
 end
 
 -- "knn.*" → a Lua pattern for the whole of "knn.shrink"
-local function pattern_of(text) return "^" .. text:gsub("[%^%$%(%)%%%.%[%]%+%-%?]", "%%%0"):gsub("%*", ".*") .. "$" end
+local function pattern_of(text) return "^" .. tostring(text):gsub("[%^%$%(%)%%%.%[%]%+%-%?]", "%%%0"):gsub("%*", ".*") .. "$" end
 
 local function choose_dims(p, t, found)
   local dims, used = {}, {}
@@ -54,7 +54,7 @@ local function choose_dims(p, t, found)
     end
   end
   for i, text in ipairs(p.evolve) do
-    if not used[i] then found:add(t.evolve and yaml.line(t.evolve, i), "evolve: '%s' matches no knob", text) end
+    if not used[i] then found:add(t.evolve and yaml.line(t.evolve, i), "evolve: '%s' matches no knob", tostring(text)) end
   end
   if #dims == 0 then found:add(yaml.line(t, "evolve"), "there is nothing to evolve: no knob matches") end
   return dims
@@ -63,7 +63,7 @@ end
 local function load_proposer(name)
   if not name:match "^[%l_]+$" then return nil, ("'%s' is no name of a proposer"):format(name) end
   local ok, module = pcall(require, "evection.evolve." .. name)
-  if not ok then return nil, ("no proposer '%s'"):format(name) end
+  if not ok or type(module) ~= "table" or not module.propose then return nil, ("no proposer '%s'"):format(name) end
   return module
 end
 

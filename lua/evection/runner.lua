@@ -12,7 +12,7 @@ local runner = {}
 local Runner = {}
 Runner.__index = Runner
 
-local FORMAT = 1 -- raised when a fit or a file format changes what equal inputs give
+local FORMAT = 2 -- raised when a fit or a file format changes what equal inputs give
 local HELD_SHARE = 0.2 -- of each user's interactions, what a ranker learns to predict
 local RANK_USERS = 5000 -- users a ranker learns from, at most
 local DEFAULT_RECALL = 100
@@ -40,15 +40,27 @@ local function call(node, verb, ...)
   error(("node %s: %s: %s"):format(node.name, verb, tostring(result)), 0)
 end
 
+-- What processes that were killed in the middle of a fit left behind; looked for once.
+local swept = false
+local function sweep(folder)
+  if swept then return end
+  swept = true
+  for _, file in ipairs(native.list(folder)) do
+    local pid = file:match "%.draft(%d+)"
+    if pid and not native.exists("/proc/" .. pid) then native.remove(folder .. "/" .. file) end
+  end
+end
+
 -- The node's fit, or the file that it left the last time.
 local function fit_node(node, w, view, seed, key, rows)
   local folder = native.home .. "/artifacts"
   local path = ("%s/%s.evm"):format(folder, key)
   if native.exists(path) then return native.model(path), true end
   native.mkdirs(folder)
+  sweep(folder)
   local draft = ("%s/%s.draft%d"):format(folder, key, native.pid())
   local data = rows or view.data
-  native.data_artifact(data, draft)
+  native.data_artifact(data, draft, seed)
   local ok, model = pcall(call, node, "fit", agent.live(node.agent, node.knobs), data)
   native.data_artifact(data, nil)
   local kept = ok and type(model) == "userdata" and native.model_path(model)
@@ -75,10 +87,9 @@ end
 local fit
 
 -- A ranker's training rows: what the nodes before it make of the users, labelled by what was held from them.
--- They are kept by key, so that rankers differing in knobs share them.
-local function ranker_rows(c, node, w, view, opts, upstream)
+local function ranker_rows(c, node, w, view, opts)
   local halves = split(w, view, opts.seed)
-  local inner = fit(c, w, { view = halves.rest, seed = opts.seed, progress = opts.progress, until_node = node.name, depth = opts.depth })
+  local inner = fit(c, w, { view = halves.rest, seed = opts.seed, progress = opts.progress, until_node = node.name })
   local users = {}
   for user = 0, halves.held:n_users() - 1 do
     if halves.held:n_of_user(user) > 0 then users[#users + 1] = user end
@@ -107,7 +118,7 @@ local function ranker_rows(c, node, w, view, opts, upstream)
       if opts.progress then opts.progress("candidates for " .. node.name, i, #users) end
     end
   end
-  return rows, upstream
+  return rows
 end
 
 -- Hash of everything a node's slate depends on.

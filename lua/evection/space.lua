@@ -54,14 +54,29 @@ function space.program(text)
   return { kind = "program", default = text }
 end
 
+-- copy(dim): the same dimension made anew. Raises when a table that looks like one is none.
+function space.copy(dim)
+  if dim.kind == "choice" then
+    local choices = { default = dim.default }
+    for i, value in ipairs(dim.choices) do choices[i] = value end
+    return space.choice(choices)
+  elseif dim.kind == "bool" or dim.kind == "program" then
+    return space[dim.kind](dim.default)
+  end
+  return space[dim.kind](dim.low, dim.high, dim.default)
+end
+
 local function round(x) return math.floor(x + 0.5) end
+
+-- Six digits are finer than any knob is felt, and a champion's file stays readable.
+local function tidy(x, low, high) return math.max(low, math.min(high, tonumber(("%.6g"):format(x)))) end
 
 -- from_unit(dim, u): the value at u in [0, 1].
 function space.from_unit(dim, u)
   u = math.max(0, math.min(1, u))
   local kind, low, high = dim.kind, dim.low, dim.high
-  if kind == "linear" then return low + u * (high - low) end
-  if kind == "log" then return math.max(low, math.min(high, low * (high / low) ^ u)) end
+  if kind == "linear" then return tidy(low + u * (high - low), low, high) end
+  if kind == "log" then return tidy(low * (high / low) ^ u, low, high) end
   -- Whole numbers own equal shares of [low − ½, high + ½].
   if kind == "int" then return math.max(low, math.min(high, round(low - 0.5 + u * (high - low + 1)))) end
   if kind == "logint" then

@@ -42,11 +42,11 @@ static size_t histogram(const uint64_t *ptr, size_t n, size_t counts[BUCKETS + 1
   return last + 1;
 }
 
-static void bucket_name(size_t b, char out[32]) {
+static void bucket_name(size_t b, char out[48]) {
   unsigned long low = b == 0 ? 0 : 1ul << (b - 1), high = (1ul << b) - 1;
-  if (b == BUCKETS) snprintf(out, 32, "%lu…", low);
-  else if (b <= 1) snprintf(out, 32, "%lu", low);
-  else snprintf(out, 32, "%lu–%lu", low, high);
+  if (b == BUCKETS) snprintf(out, 48, "%lu…", low);
+  else if (b <= 1) snprintf(out, 48, "%lu", low);
+  else snprintf(out, 48, "%lu–%lu", low, high);
 }
 
 static void print_bar(size_t count, size_t most) {
@@ -63,7 +63,7 @@ static json_t *show_histogram(const char *title, const uint64_t *ptr, size_t n, 
     if (counts[b] > most) most = counts[b];
   if (!quiet) printf("\n%s\n", title);
   for (size_t b = 0; b < used; b++) {
-    char name[32];
+    char name[48];
     bucket_name(b, name);
     json_array_append_new(list, json_pack("{s:i, s:I}", "at_least", b == 0 ? 0 : 1 << (b - 1), "count", (json_int_t)counts[b]));
     if (quiet) continue;

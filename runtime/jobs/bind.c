@@ -29,9 +29,10 @@ static ev_status job_done(void *ctx, const ev_job_result *r) {
   lua_pushboolean(L, ok);
   if (ok) lua_pushvalue(L, 4);
   lua_pushlstring(L, r->data, r->len);
-  if (ok && lua_pcall(L, 1, 1, 0) != 0) { /* decoded */
-    lua_pop(L, 4);
-    return ev_fail(EV_ESCRIPT, "job %zu: its result is not JSON", r->job + 1);
+  if (ok && lua_pcall(L, 1, 1, 0) != 0) { /* not decoded: this job's error, not the batch's */
+    lua_pop(L, 2);
+    lua_pushboolean(L, 0);
+    lua_pushliteral(L, "sent a result that is not JSON");
   }
   lua_pushnumber(L, r->seconds);
   lua_pushnumber(L, (double)r->peak_rss_bytes / (1024 * 1024));

@@ -203,7 +203,8 @@ ev_status ev_jobs_run(size_t n, int workers, const ev_job_limits *limits, ev_job
         kill(-pool[i].pid, SIGKILL);
         kill(pool[i].pid, SIGKILL);
       }
-      if (drain(&pool[i], max)) status = finish(&pool[i], max, done, ctx);
+      /* A late child is dead; a grandchild that fled its group may hold the pipe open for ever. */
+      if (drain(&pool[i], max) || pool[i].late) status = finish(&pool[i], max, done, ctx);
     }
   }
   if (pool != NULL) {

@@ -112,7 +112,7 @@ void ev_rank_rows_free(ev_rank_rows *rows);
 typedef struct ev_ranker_options {
   unsigned n_dims;         /* 0: logistic regression; > 0: factorisation machine (Rendle 2010) of that rank */
   unsigned epochs;         /* default 5 */
-  float learning_rate;     /* Adagrad, default 0.05 */
+  float learning_rate;     /* Adagrad, default 0.02 */
   float regularization;    /* L2, default 1e-5 */
   float negatives_per_positive; /* sampled from the slate's own zeros; 0 = all; default 0 */
   const char *const *user_columns, *const *item_columns; /* feature columns to use */

@@ -1,9 +1,11 @@
 /* ranker.c - logistic regression and factorisation machines over a candidate's features.
  *
  *   logit(x) = b + Σ wₖ xₖ + ½ Σ_f ((Σ vₖf xₖ)² − Σ vₖf² xₖ²)      (Rendle 2010, equation 5; no pairs when n_dims = 0)
- * Features of a candidate: each slate column, standardised; then for each feature column of its user and item, its
+ * Features of a candidate: each slate column, standardised (a rank r enters as its discount 1 / log2(1 + r), 0 where
+ * the input had none); then for each feature column of its user and item, its
  * tokens (a list of m tokens counts 1/m each), or the standardised number. Unknown tokens and missing numbers
- * contribute nothing. Trained by Adagrad on the logistic loss, one candidate at a time in a seeded order.
+ * contribute nothing. Trained by Adagrad on the logistic loss, one candidate at a time in a seeded order; its sums of
+ * squares start at 1, so that a rare token takes small steps.
  *
  * Arrays: fields u8 (text, a line "side type n name" each), mean f32, std f32 (a row a field; tokens 0, 1),
  * w f32 (n_features), v f32 (n_features, n_dims), options f64 (bias, n_items, n_users, n_dims). */
@@ -61,6 +63,10 @@ static ev_status add_columns(layout *l, const ev_snapshot *s, ev_side side, cons
 static void push(active *a, size_t index, float value) {
   if (a->n < ACTIVE_MAX && value != 0) a->index[a->n] = (uint32_t)index, a->value[a->n++] = value;
 }
+
+static bool is_rank(const char *slate_column) { return strncmp(slate_column, "rank.", 5) == 0; }
+
+static float slate_value(float x, bool rank) { return !rank ? x : x > 0 ? 1 / log2f(1 + x) : 0; }
 
 /* The features that come from a feature column's row. */
 static void push_column(active *a, const field *f, size_t row, float mean, float std) {
@@ -137,12 +143,13 @@ static void standardise(machine *m, const ev_snapshot *s, const ev_rank_rows *ro
   for (size_t f = 0; f < m->l.n; f++) {
     const field *x = &m->l.fields[f];
     double sum = 0, squares = 0, n = 0;
+    bool rank = is_rank(x->name);
     m->mean[f] = 0;
     m->std[f] = 1;
     if (x->type != EV_FLOAT) continue;
     for (size_t i = 0; i < rows->n_rows; i++) {
       size_t row = x->from == FROM_USER ? rows->user[i] : rows->item[i];
-      double value = x->from == FROM_SLATE ? rows->dense[i * rows->n_dense + x->offset] : row < x->column->n_rows ? x->column->values[row] : NAN;
+      double value = x->from == FROM_SLATE ? slate_value(rows->dense[i * rows->n_dense + x->offset], rank) : row < x->column->n_rows ? x->column->values[row] : NAN;
       if (!isfinite(value)) continue;
       sum += value;
       squares += value * value;
@@ -160,7 +167,7 @@ static void row_features(const machine *m, const ev_rank_rows *rows, size_t i, a
   for (size_t f = 0; f < m->l.n; f++) {
     const field *x = &m->l.fields[f];
     if (x->from == FROM_SLATE) {
-      float value = rows->dense[i * rows->n_dense + x->offset]; /* slate fields come first: offset is the column */
+      float value = slate_value(rows->dense[i * rows->n_dense + x->offset], is_rank(x->name)); /* slate fields come first: offset is the column */
       if (isfinite(value)) push(a, x->offset, (value - m->mean[f]) / m->std[f]);
     } else {
       push_column(a, x, x->from == FROM_USER ? rows->user[i] : rows->item[i], m->mean[f], m->std[f]);
@@ -256,15 +263,18 @@ ev_status ev_fit_ranker(const char *path, const ev_snapshot *s, const ev_rank_ro
   size_t n = m->l.n_features, d = o->n_dims;
   if (status == EV_OK) {
     m->w = ev_zalloc(n, sizeof *m->w);
-    t->w_g = ev_zalloc(n, sizeof *t->w_g);
+    t->w_g = ev_alloc(n, sizeof *t->w_g);
     m->v = ev_alloc(n, d * sizeof *m->v);
-    t->v_g = ev_zalloc(n, d * sizeof *t->v_g);
+    t->v_g = ev_alloc(n, d * sizeof *t->v_g);
     if (m->w == NULL || t->w_g == NULL || m->v == NULL || t->v_g == NULL) status = EV_ENOMEM;
   }
   if (status == EV_OK) {
     ev_rng rng;
     ev_rng_seed(&rng, o->seed, 1);
     for (size_t i = 0; i < n * d; i++) m->v[i] = (float)(0.01 * ev_rng_normal(&rng));
+    t->bias_g = 1;
+    for (size_t i = 0; i < n; i++) t->w_g[i] = 1;
+    for (size_t i = 0; i < n * d; i++) t->v_g[i] = 1;
     standardise(m, s, rows);
     status = train(t, rows, o, p);
   }
@@ -369,7 +379,7 @@ ev_status ev_ranker_score(const ev_model *model, const ev_snapshot *s, ev_slate 
       const field *y = &l->fields[f];
       if (y->from == FROM_ITEM) push_column(a, y, items[i], x->mean[f], x->std[f]);
       else if (y->from == FROM_SLATE) {
-        float value = dense[f] != NULL ? dense[f][i] : 0;
+        float value = dense[f] != NULL ? slate_value(dense[f][i], is_rank(y->name)) : 0;
         if (isfinite(value)) push(a, y->offset, (value - x->mean[f]) / x->std[f]);
       }
     }

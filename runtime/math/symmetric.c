@@ -38,6 +38,8 @@ static const int side = T;
 static ev_status potrf(float *a) {
   int info;
   spotrf_("U", &side, a, &side, &info, 1);
+  for (size_t i = 0; i < T && info == 0; i++)
+    if (!(a[i * T + i] > 0)) info = (int)i + 1; /* OpenBLAS lets NaN pass */
   return info == 0 ? EV_OK : ev_fail(EV_EINVAL, "the matrix is not positive definite");
 }
 

@@ -36,6 +36,7 @@ void ev_lua_anchor(lua_State *L, int handle, int owner);
 /* A whole number within [low, high], or an argument error. */
 int64_t ev_lua_integer(lua_State *L, int arg, int64_t low, int64_t high);
 /* Field `key` of the options table at `arg`: absent → fallback, wrong type or out of range → error. */
+bool ev_lua_field_bool(lua_State *L, int arg, const char *key, bool fallback);
 double ev_lua_field_number(lua_State *L, int arg, const char *key, double fallback, double low, double high);
 const char *ev_lua_field_string(lua_State *L, int arg, const char *key, const char *fallback);
 
@@ -57,6 +58,7 @@ typedef struct ev_ldata {
   ev_view *view;        /* owned; its snapshot is anchored */
   ev_rank_rows *rows;   /* owned; what a ranker learns from, or NULL */
   char *artifact;       /* owned; where a fit writes, or NULL: this handle cannot fit */
+  uint64_t seed;        /* of a fit that does not name one */
   unsigned n_fits;      /* models made so far: each has its own file */
 } ev_ldata;
 ev_ldata *ev_lua_data(lua_State *L, int arg);

@@ -31,8 +31,13 @@ void ev_lua_class(lua_State *L, const char *name, const luaL_Reg *methods) {
   lua_getfield(L, -1, "__index");
   bool plain = lua_isnil(L, -1);
   lua_pop(L, 1);
-  if (plain) {
-    lua_pushvalue(L, -1);
+  if (plain) { /* a table of the methods alone: the metatable, with __gc and __index in it, is not for scripts */
+    lua_newtable(L);
+    for (const luaL_Reg *m = methods; m->name != NULL; m++) {
+      if (strncmp(m->name, "__", 2) == 0) continue;
+      lua_pushcfunction(L, m->func);
+      lua_setfield(L, -2, m->name);
+    }
     lua_setfield(L, -2, "__index");
   }
   lua_pushboolean(L, 0);
@@ -55,6 +60,15 @@ int64_t ev_lua_integer(lua_State *L, int arg, int64_t low, int64_t high) {
     luaL_argerror(L, arg, text);
   }
   return (int64_t)x;
+}
+
+bool ev_lua_field_bool(lua_State *L, int arg, const char *key, bool fallback) {
+  if (lua_isnoneornil(L, arg)) return fallback;
+  luaL_checktype(L, arg, LUA_TTABLE);
+  lua_getfield(L, arg, key);
+  bool value = lua_isnil(L, -1) ? fallback : lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return value;
 }
 
 double ev_lua_field_number(lua_State *L, int arg, const char *key, double fallback, double low, double high) {

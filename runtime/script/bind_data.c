@@ -179,7 +179,7 @@ static int data_close(lua_State *L) {
   return 0;
 }
 
-static int data_artifact(lua_State *L) { /* trusted: where the next fits write; nil: nowhere */
+static int data_artifact(lua_State *L) { /* trusted: (data, path, seed) where the next fits write, and their seed; nil: nowhere */
   ev_ldata *d = ev_lua_data(L, 1);
   size_t len = 0;
   const char *path = luaL_optlstring(L, 2, NULL, &len);
@@ -187,6 +187,7 @@ static int data_artifact(lua_State *L) { /* trusted: where the next fits write; 
   if (path != NULL && copy == NULL) return ev_lua_fail(L, EV_ENOMEM);
   ev_free(d->artifact);
   d->artifact = copy;
+  d->seed = (uint64_t)luaL_optnumber(L, 3, 1);
   d->n_fits = 0;
   return 0;
 }
@@ -368,7 +369,8 @@ static size_t names_field(lua_State *L, const char *key, const char *out[COLUMNS
     if (n > COLUMNS_MAX) luaL_error(L, "%s: at most %d names", key, COLUMNS_MAX);
     for (size_t i = 0; i < n; i++) {
       lua_rawgeti(L, -1, (int)i + 1);
-      out[i] = luaL_checkstring(L, -1);
+      if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "%s: name %d is a %s", key, (int)i + 1, luaL_typename(L, -1));
+      out[i] = lua_tostring(L, -1); /* the table still holds it */
       lua_pop(L, 1);
     }
   }
@@ -412,12 +414,23 @@ static int fit_ials(lua_State *L) {
       .regularization = (float)ev_lua_field_number(L, 2, "regularization", 0.003, 0, 1e6),
       .frequency_power = (float)ev_lua_field_number(L, 2, "frequency_power", 1, 0, 4),
       .init_std = (float)ev_lua_field_number(L, 2, "init_std", 0.1, 1e-9, 100),
-      .seed = (uint64_t)ev_lua_field_number(L, 2, "seed", 1, 0, 9007199254740992.0),
+      .seed = (uint64_t)ev_lua_field_number(L, 2, "seed", (double)f.data->seed, 0, 9007199254740992.0),
   };
   return end(L, &f, ev_fit_ials(f.path, f.data->view, &o, &f.progress));
 }
 
-static int fit_ranker(lua_State *L) {
+/* The feature columns a ranker uses when it names none: numbers, and tokens that as a rule at least four rows share (a
+ * column with a value for every row says who somebody is, not what he is like). */
+static size_t describing_columns(const ev_snapshot *s, ev_side side, const char *out[COLUMNS_MAX]) {
+  size_t n = 0;
+  for (size_t i = 0; i < ev_snapshot_n_columns(s, side) && n < COLUMNS_MAX; i++) {
+    const ev_column *c = ev_snapshot_column_at(s, side, i);
+    if (c->type == EV_FLOAT || c->n_tokens * 4 <= c->n_rows) out[n++] = c->name;
+  }
+  return n;
+}
+
+static int fit_ranker(lua_State *L) { /* data:ranker(knobs); use_features = false: slate columns alone; user_columns, item_columns: these */
   fit f;
   begin(L, &f);
   if (f.data->rows == NULL) return luaL_error(L, "only an agent of role rank has slates to learn from");
@@ -425,16 +438,22 @@ static int fit_ranker(lua_State *L) {
   ev_ranker_options o = {
       .n_dims = (unsigned)ev_lua_field_number(L, 2, "n_dims", 0, 0, 1024),
       .epochs = (unsigned)ev_lua_field_number(L, 2, "epochs", 5, 1, 1000),
-      .learning_rate = (float)ev_lua_field_number(L, 2, "learning_rate", 0.05, 1e-9, 100),
+      .learning_rate = (float)ev_lua_field_number(L, 2, "learning_rate", 0.02, 1e-9, 100),
       .regularization = (float)ev_lua_field_number(L, 2, "regularization", 1e-5, 0, 100),
       .negatives_per_positive = (float)ev_lua_field_number(L, 2, "negatives_per_positive", 0, 0, 1e6),
       .user_columns = user,
       .item_columns = item,
       .n_user_columns = names_field(L, "user_columns", user),
       .n_item_columns = names_field(L, "item_columns", item),
-      .seed = (uint64_t)ev_lua_field_number(L, 2, "seed", 1, 0, 9007199254740992.0),
+      .seed = (uint64_t)ev_lua_field_number(L, 2, "seed", (double)f.data->seed, 0, 9007199254740992.0),
   };
-  return end(L, &f, ev_fit_ranker(f.path, f.data->view->snapshot, f.data->rows, &o, &f.progress));
+  const ev_snapshot *s = f.data->view->snapshot;
+  bool named = o.n_user_columns + o.n_item_columns > 0;
+  if (!named && ev_lua_field_bool(L, 2, "use_features", true)) {
+    o.n_user_columns = describing_columns(s, EV_USER, user);
+    o.n_item_columns = describing_columns(s, EV_ITEM, item);
+  }
+  return end(L, &f, ev_fit_ranker(f.path, s, f.data->rows, &o, &f.progress));
 }
 
 void ev_bind_data(lua_State *L) {

@@ -106,12 +106,13 @@ void ev_bind_ledger(lua_State *L) {
   static const luaL_Reg methods[] = {{"exec", ledger_exec}, {"close", ledger_close}, {"__gc", ledger_close}, {NULL, NULL}};
   static const char *const statements[][2] = {{"begin", "BEGIN IMMEDIATE"}, {"commit", "COMMIT"}, {"rollback", "ROLLBACK"}};
   ev_lua_class(L, EV_LEDGER, methods);
+  lua_getfield(L, -1, "__index");
   for (size_t i = 0; i < 3; i++) {
     lua_pushstring(L, statements[i][1]);
     lua_pushcclosure(L, transaction, 1);
     lua_setfield(L, -2, statements[i][0]);
   }
-  lua_pop(L, 1);
+  lua_pop(L, 2);
   lua_pushcfunction(L, ledger_open);
   lua_setfield(L, -2, "ledger");
   lua_pushlightuserdata(L, (void *)(uintptr_t)&null_mark);

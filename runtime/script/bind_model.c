@@ -243,6 +243,7 @@ static int model_recall(lua_State *L) { /* model:recall(request, slate[, n]): th
     if (h->rows * h->k < n * k || h->ids == NULL) {
       ev_free(h->ids);
       ev_free(h->scores);
+      h->rows = h->k = 0; /* nothing is kept, should there be no room for the new answers */
       h->ids = ev_alloc(n * k, sizeof *h->ids);
       h->scores = ev_alloc(n * k, sizeof *h->scores);
       if (h->ids == NULL || h->scores == NULL) return ev_lua_fail(L, EV_ENOMEM);

@@ -99,6 +99,7 @@ static int slate_set_source(lua_State *L) { /* slate:set_source(bits): of every 
 static int slate_lookup(lua_State *L) { /* slate:lookup(v) → v's element of each candidate's item (v[1] is item 0) */
   ev_slate *s = ev_lua_slate(L, 1);
   size_t n = ev_slate_n(s), m;
+  lua_settop(L, 2); /* out must not stand where the vector is missing */
   float *out = ev_lua_new_vector(L, n);
   const float *v = ev_lua_vector(L, 2, &m);
   const uint32_t *items = ev_slate_items(s);
@@ -117,7 +118,8 @@ static int slate_union(lua_State *L) { /* slate:union({slates}, {names}) */
     lua_rawgeti(L, 2, (int)i + 1);
     in[i] = ev_lua_slate(L, -1);
     lua_rawgeti(L, 3, (int)i + 1);
-    names[i] = luaL_checkstring(L, -1);
+    luaL_argcheck(L, lua_type(L, -1) == LUA_TSTRING, 3, "names must be text"); /* a number's text would have no owner */
+    names[i] = lua_tostring(L, -1);
     lua_pop(L, 2); /* the tables still hold both */
   }
   EV_CHECK(L, ev_slate_union(out, in, names, n));

@@ -26,8 +26,9 @@ static float *resolve(lua_State *L, lvector *v, size_t *n) {
     return v->data;
   }
   float *data = strcmp(v->name, "score") == 0 ? ev_slate_scores(v->of->slate) : ev_slate_find(v->of->slate, v->name);
-  if (data == NULL) luaL_error(L, "the slate no longer has a column '%s'", v->name);
   *n = ev_slate_n(v->of->slate);
+  if (data == NULL && *n == 0 && strcmp(v->name, "score") == 0) return v->data; /* a slate that never held anything */
+  if (data == NULL) luaL_error(L, "the slate no longer has a column '%s'", v->name);
   return data;
 }
 
@@ -86,6 +87,7 @@ static float pick(operand o, size_t i) { return o.data != NULL ? o.data[i] : o.n
 #define BINARY(fname, expression)                                \
   static int fname(lua_State *L) {                               \
     size_t n;                                                    \
+    lua_settop(L, 2); /* out must not stand where an operand is missing */ \
     ev_lua_vector(L, is_vector(L, 1) ? 1 : 2, &n);               \
     float *out = ev_lua_new_vector(L, n);                        \
     operand a = take(L, 1, n), b = take(L, 2, n);                \

@@ -54,7 +54,7 @@ static int protected_push(lua_State *L) {
 
 ev_status ev_lua_json_decode(lua_State *L, const char *text, size_t len) {
   json_error_t error;
-  json_t *v = json_loadb(text, len, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &error);
+  json_t *v = json_loadb(text, len, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
   if (v == NULL) return ev_fail(EV_EINVAL, "JSON, line %d: %s", error.line, error.text);
   lua_pushcfunction(L, protected_push); /* v must be released even when Lua runs out of memory */
   lua_pushlightuserdata(L, v);
@@ -107,7 +107,13 @@ static bool is_array(lua_State *L, int index) {
     if (marked) return true;
   }
   if (n == 0) return false;
-  for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) count++;
+  for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
+    if (lua_type(L, -2) != LUA_TNUMBER) {
+      lua_pop(L, 2);
+      return false;
+    }
+    count++;
+  }
   return count == n;
 }
 
@@ -125,7 +131,12 @@ static ev_status encode_object(lua_State *L, int index, ev_buf *out, int depth) 
       lua_pop(L, 2);
       goto done;
     }
-    keys[i++] = lua_tostring(L, -2); /* the table holds it */
+    keys[i] = lua_tostring(L, -2); /* the table holds it */
+    if (strlen(keys[i++]) != lua_objlen(L, -2)) {
+      status = ev_fail(EV_EINVAL, "a key with a NUL byte has no JSON form");
+      lua_pop(L, 2);
+      goto done;
+    }
   }
   qsort(keys, n, sizeof *keys, by_text);
   status = ev_buf_append(out, "{", 1);

@@ -52,9 +52,9 @@ static void note_line(reader *r, int table, size_t line) { /* key on top of the 
   lua_pop(L, 1);
 }
 
-static ev_status read_collection(reader *r, bool mapping, int depth) {
+static ev_status read_collection(reader *r, bool mapping, size_t line_of_start, int depth) {
   lua_State *L = r->L;
-  if (depth > DEPTH_MAX || !lua_checkstack(L, 16)) return ev_fail(EV_EINVAL, "%s: nested deeper than %d", r->file, DEPTH_MAX);
+  if (depth > DEPTH_MAX || !lua_checkstack(L, 16)) return ev_fail(EV_EINVAL, "%s:%zu: nested deeper than %d", r->file, line_of_start + 1, DEPTH_MAX);
   lua_newtable(L);
   int table = lua_gettop(L);
   if (!mapping) {
@@ -80,13 +80,17 @@ static ev_status read_collection(reader *r, bool mapping, int depth) {
       status = read_value(r, &event, depth);
     } else if (event.type != YAML_SCALAR_EVENT) {
       status = refuse(r, &event, "a key must be plain text");
+    } else if (event.data.scalar.anchor != NULL || event.data.scalar.tag != NULL) {
+      status = refuse(r, &event, "anchors and tags are not taken");
     } else {
       lua_pushlstring(L, (const char *)event.data.scalar.value, event.data.scalar.length);
-      lua_pushvalue(L, -1);
-      lua_rawget(L, table);
+      lua_pushvalue(L, table);
+      lua_rawget(L, r->lines);
+      lua_pushvalue(L, -2);
+      lua_rawget(L, -2); /* its line: a key of null was given too */
       if (!lua_isnil(L, -1))
         status = ev_fail(EV_EINVAL, "%s:%zu: '%.60s' is given twice", r->file, line + 1, (const char *)event.data.scalar.value);
-      lua_pop(L, 1);
+      lua_pop(L, 2);
       if (status == EV_OK) {
         note_line(r, table, line);
         yaml_event_t value;
@@ -111,11 +115,11 @@ static ev_status read_value(reader *r, yaml_event_t *event, int depth) {
       push_scalar(r->L, event);
       return EV_OK;
     case YAML_MAPPING_START_EVENT:
-      if (event->data.mapping_start.anchor != NULL) return refuse(r, event, "anchors and tags are not taken");
-      return read_collection(r, true, depth + 1);
+      if (event->data.mapping_start.anchor != NULL || event->data.mapping_start.tag != NULL) return refuse(r, event, "anchors and tags are not taken");
+      return read_collection(r, true, event->start_mark.line, depth + 1);
     case YAML_SEQUENCE_START_EVENT:
-      if (event->data.sequence_start.anchor != NULL) return refuse(r, event, "anchors and tags are not taken");
-      return read_collection(r, false, depth + 1);
+      if (event->data.sequence_start.anchor != NULL || event->data.sequence_start.tag != NULL) return refuse(r, event, "anchors and tags are not taken");
+      return read_collection(r, false, event->start_mark.line, depth + 1);
     case YAML_ALIAS_EVENT: return refuse(r, event, "aliases are not taken");
     default: return refuse(r, event, "unexpected end");
   }

@@ -18,6 +18,7 @@ typedef struct ev_snapshot_parts { /* everything borrowed; interactions in the o
   const int64_t *time;         /* (n) seconds, or NULL */
   const float *rating;         /* (n) or NULL */
   int64_t valid_cut, test_cut; /* INT64_MIN: no time cut */
+  bool sequential;             /* a user's later folds hold what came later */
   const ev_column *user_columns, *item_columns; /* rows in index order */
   const ev_column *interaction_columns;         /* rows in the order of the files */
   size_t n_user_columns, n_item_columns, n_interaction_columns;

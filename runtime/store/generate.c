@@ -200,7 +200,7 @@ static ev_status write_world(const world *w, ev_rng *r, const char *path) {
   for (size_t i = 0; i < w->n; i++) fold[i] = w->when[i] >= test_cut ? EV_TEST : w->when[i] >= valid_cut ? EV_VALID : EV_TRAIN;
   ev_snapshot_parts parts = {
       .n_users = n_users, .n_items = n_items, .n = w->n, .user_ids = {texts[0].data, ids[0], n_users}, .item_ids = {texts[1].data, ids[1], n_items},
-      .user = w->who, .item = w->what, .fold = fold, .time = w->when, .valid_cut = valid_cut, .test_cut = test_cut, .item_columns = columns, .n_item_columns = 3,
+      .user = w->who, .item = w->what, .fold = fold, .time = w->when, .valid_cut = valid_cut, .test_cut = test_cut, .sequential = true, .item_columns = columns, .n_item_columns = 3,
   };
   status = ev_snapshot_write(&parts, path);
 done:

@@ -115,7 +115,7 @@ static ev_split choose_split(const raw *r) {
   return r->timed ? EV_SPLIT_TIME : r->sequences ? EV_SPLIT_LEAVE_ONE_OUT : EV_SPLIT_RATIO;
 }
 
-static ev_status write_snapshot(raw *r, int64_t valid_cut, int64_t test_cut, const char *path) {
+static ev_status write_snapshot(raw *r, bool sequential, int64_t valid_cut, int64_t test_cut, const char *path) {
   static const uint64_t no_ids[1];
   ev_column *made[3] = {NULL};
   size_t rows[3] = {r->users.n, r->items.n, r->n};
@@ -126,7 +126,7 @@ static ev_status write_snapshot(raw *r, int64_t valid_cut, int64_t test_cut, con
       .user_ids = {r->users.bytes, r->users.ptr != NULL ? r->users.ptr : no_ids, r->users.n},
       .item_ids = {r->items.bytes, r->items.ptr != NULL ? r->items.ptr : no_ids, r->items.n},
       .user = r->user, .item = r->item, .fold = r->fold, .time = r->timed ? r->time : NULL, .rating = r->rated ? r->rating : NULL,
-      .valid_cut = valid_cut, .test_cut = test_cut,
+      .valid_cut = valid_cut, .test_cut = test_cut, .sequential = sequential,
       .user_columns = made[EV_USER], .item_columns = made[EV_ITEM], .interaction_columns = made[EV_INTERACTION],
       .n_user_columns = r->columns[EV_USER].n, .n_item_columns = r->columns[EV_ITEM].n, .n_interaction_columns = r->columns[EV_INTERACTION].n,
   };
@@ -165,8 +165,9 @@ static ev_status import(raw *r, const char *path) {
   if (r->n == 0) return ev_fail(EV_EINVAL, "no interaction is left (k-core %u, least rating %g)", o->k_core, o->min_rating);
   for (size_t i = 0; i < o->n_files; i++)
     if (is_feature_file(o->files[i])) EV_TRY(read_file(r, o->files[i], EV_TRAIN));
-  EV_TRY(cut_folds(r, choose_split(r), &valid_cut, &test_cut));
-  return write_snapshot(r, valid_cut, test_cut, path);
+  ev_split split = choose_split(r);
+  EV_TRY(cut_folds(r, split, &valid_cut, &test_cut));
+  return write_snapshot(r, cut_in_order(r, split), valid_cut, test_cut, path);
 }
 
 ev_status ev_import(const ev_import_options *o, const char *path) {

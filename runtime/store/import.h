@@ -88,6 +88,7 @@ ev_status parse_attributes(raw *r, const char *path, ev_map map);             /*
 /* ---- After parsing ---------------------------------------------------------------------------------------*/
 ev_status check_duplicates(raw *r);
 ev_status keep_core(raw *r);
+bool cut_in_order(const raw *r, ev_split split); /* a user's later folds hold what came later */
 ev_status cut_folds(raw *r, ev_split split, int64_t *valid_cut, int64_t *test_cut);
 ev_status keep_rows(raw *r, const uint8_t *keep); /* drops the other interactions, and ids left without any */
 

@@ -229,6 +229,10 @@ static void shares(const raw *r, ev_split split, size_t n, size_t *valid, size_t
   while (*test + *valid >= n && *test + *valid > 0) --*(*test > *valid ? test : valid);
 }
 
+bool cut_in_order(const raw *r, ev_split split) {
+  return split == EV_SPLIT_TIME || split == EV_SPLIT_LEAVE_ONE_OUT || (split == EV_SPLIT_GIVEN && (r->timed || r->o->ordered));
+}
+
 ev_status cut_folds(raw *r, ev_split split, int64_t *valid_cut, int64_t *test_cut) {
   if (split == EV_SPLIT_TIME) {
     if (!r->timed) return ev_fail(EV_EINVAL, "a time cut, and the files have no times");
@@ -241,13 +245,12 @@ ev_status cut_folds(raw *r, ev_split split, int64_t *valid_cut, int64_t *test_cu
   moment *scratch = ev_alloc(r->timed ? r->n : 0, sizeof *scratch);
   ev_status status = group_by_user(r, &order, &begin);
   if (status == EV_OK && (mine == NULL || scratch == NULL)) status = EV_ENOMEM;
-  bool in_order = split == EV_SPLIT_LEAVE_ONE_OUT || (split == EV_SPLIT_GIVEN && (r->timed || r->o->ordered));
   for (size_t u = 0; status == EV_OK && u < r->users.n; u++) {
     size_t n = 0, valid, test;
     for (uint64_t k = begin[u]; k < begin[u + 1]; k++)
       if (r->fold[order[k]] == EV_TRAIN) mine[n++] = order[k];
     if (n == 0) continue;
-    arrange(r, mine, n, !in_order, scratch);
+    arrange(r, mine, n, !cut_in_order(r, split), scratch);
     shares(r, split, n, &valid, &test);
     for (size_t i = 0; i < valid; i++) r->fold[mine[n - test - valid + i]] = EV_VALID;
     for (size_t i = 0; i < test; i++) r->fold[mine[n - test + i]] = EV_TEST;

@@ -19,6 +19,7 @@ struct ev_snapshot {
   ev_pack *pack;
   size_t n_users, n_items, n;
   int64_t valid_cut, test_cut;
+  bool sequential;
   const uint64_t *user_ptr, *item_ptr;
   const uint32_t *items, *item_inter;
   const uint8_t *folds;
@@ -179,7 +180,7 @@ static ev_status take_interactions(ev_snapshot *s) {
 static ev_status read_all(ev_snapshot *s) {
   const void *data = NULL;
   if (strcmp(ev_pack_kind(s->pack), "snapshot") != 0) return wrong(s, "not a snapshot");
-  EV_TRY(take(s, "meta", EV_U64, 5, &data));
+  EV_TRY(take(s, "meta", EV_U64, 6, &data));
   const uint64_t *meta = data;
   if (meta[0] >= EV_NONE || meta[1] >= EV_NONE || meta[2] >= EV_NONE) return wrong(s, "the counts make no sense");
   s->n_users = meta[0];
@@ -187,6 +188,7 @@ static ev_status read_all(ev_snapshot *s) {
   s->n = meta[2];
   s->valid_cut = (int64_t)meta[3];
   s->test_cut = (int64_t)meta[4];
+  s->sequential = meta[5] != 0;
   EV_TRY(take_interactions(s));
   EV_TRY(take_ids(s, "user", s->n_users, &s->user_ids));
   EV_TRY(take_ids(s, "item", s->n_items, &s->item_ids));
@@ -261,6 +263,8 @@ const char *ev_column_token(const ev_column *c, uint32_t code, size_t *len) {
   *len = c->token_ptr[code + 1] - c->token_ptr[code];
   return c->token_bytes + c->token_ptr[code];
 }
+
+bool ev_snapshot_sequential(const ev_snapshot *s) { return s->sequential; }
 
 int64_t ev_snapshot_cut_time(const ev_snapshot *s, ev_fold fold) {
   return fold == EV_VALID ? s->valid_cut : fold == EV_TEST ? s->test_cut : INT64_MIN;

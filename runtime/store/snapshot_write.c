@@ -179,7 +179,7 @@ done:
 ev_status ev_snapshot_write(const ev_snapshot_parts *p, const char *path) {
   if (p->n >= EV_NONE || p->n_users >= EV_NONE || p->n_items >= EV_NONE)
     return ev_fail(EV_ELIMIT, "%zu interactions: a snapshot holds fewer than 2^32", p->n);
-  uint64_t meta[5] = {p->n_users, p->n_items, p->n, (uint64_t)p->valid_cut, (uint64_t)p->test_cut};
+  uint64_t meta[6] = {p->n_users, p->n_items, p->n, (uint64_t)p->valid_cut, (uint64_t)p->test_cut, p->sequential};
   uint64_t *ptr = ev_alloc(p->n_users + 1, sizeof *ptr);
   uint32_t *order = ev_alloc(p->n, sizeof *order);
   ev_pack_writer *w = NULL;
@@ -187,7 +187,7 @@ ev_status ev_snapshot_write(const ev_snapshot_parts *p, const char *path) {
   if (ptr == NULL || order == NULL) goto done;
   status = sort_by_user(p, ptr, order);
   if (status == EV_OK) status = ev_pack_writer_open(&w, path, "snapshot");
-  if (status == EV_OK) status = ev_pack_write(w, "meta", EV_U64, meta, 5, 1);
+  if (status == EV_OK) status = ev_pack_write(w, "meta", EV_U64, meta, 6, 1);
   if (status == EV_OK) status = write_interactions(w, p, ptr, order);
   if (status == EV_OK) status = write_ids(w, "user", &p->user_ids);
   if (status == EV_OK) status = write_ids(w, "item", &p->item_ids);

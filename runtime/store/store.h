@@ -88,6 +88,7 @@ size_t ev_snapshot_n_columns(const ev_snapshot *s, ev_side side);
 const ev_column *ev_snapshot_column_at(const ev_snapshot *s, ev_side side, size_t i);
 const ev_column *ev_snapshot_column(const ev_snapshot *s, ev_side side, const char *name); /* NULL: no such */
 int64_t ev_snapshot_cut_time(const ev_snapshot *s, ev_fold fold); /* time cut: first second of that fold; INT64_MIN otherwise */
+bool ev_snapshot_sequential(const ev_snapshot *s); /* a user's later folds hold what came later (time cut, leave one out), so training may hold out its own last */
 
 /* ---- View ----------------------------------------------------------------------------------------------*/
 typedef struct ev_csr {
@@ -107,8 +108,8 @@ typedef struct ev_view {
 } ev_view;
 
 ev_status ev_view_new(ev_view **out, const ev_snapshot *s, unsigned folds);
-/* Cuts a view in two: held takes of every user with at least 2 interactions the last ⌈share·n⌉ (never all) by
- * time, or by seeded choice when untimed. What a ranker learns from. */
+/* Cuts a view in two: held takes of every user with at least 2 interactions ⌈share·n⌉ (never all), the last ones when
+ * the snapshot is sequential, else a seeded choice: as the folds themselves were cut. What a ranker learns from. */
 ev_status ev_view_split(ev_view **rest, ev_view **held, const ev_view *v, double share, uint64_t seed);
 void ev_view_free(ev_view *v);
 

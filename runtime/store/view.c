@@ -115,14 +115,13 @@ ev_status ev_view_split(ev_view **rest, ev_view **held, const ev_view *v, double
   uint32_t *mine = ev_alloc(n, sizeof *mine);
   ev_status status = EV_ENOMEM;
   if (keep == NULL || hold == NULL || mine == NULL) goto done;
-  bool timed = v->by_user.time != NULL;
   for (size_t u = 0; u < n_users; u++) {
     size_t m = 0;
     for (uint64_t i = all[u]; i < all[u + 1]; i++)
       if (fold[i] & v->folds) mine[m++] = (uint32_t)i;
     size_t take = m < 2 ? 0 : (size_t)ceil(share * (double)m);
     if (m >= 2 && take >= m) take = m - 1;
-    if (!timed) { /* a seeded choice: the last `take` after a shuffle of the user's own stream */
+    if (!ev_snapshot_sequential(s)) { /* a seeded choice: the last `take` after a shuffle of the user's own stream */
       ev_rng r;
       ev_rng_seed(&r, seed, u + 1);
       for (size_t i = m; i > 1; i--) {
