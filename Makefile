@@ -107,7 +107,7 @@ bench-%: build
 	@mkdir -p $(BUILD)/bench
 	@EVECTION=$(BUILD)/evection $(PYTHON) tests/bench/$*.py
 
-BENCHES := $(patsubst tests/bench/%.py,%,$(sort $(wildcard tests/bench/*.py)))
+BENCHES := $(filter-out support,$(patsubst tests/bench/%.py,%,$(sort $(wildcard tests/bench/*.py))))
 bench: ## all benchmarks; docs/results.md is made from what they write
 	@for b in $(BENCHES); do $(MAKE) --no-print-directory bench-$$b || exit 1; done
 	@$(PYTHON) scripts/results.py
@@ -123,14 +123,17 @@ lint: ## cppcheck, luacheck and the order of the rooms; warnings are errors
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --suppress=missingIncludeSystem --error-exitcode=1 -j 2 runtime
 	luacheck -q lua agents tests/lua
 
-install: build ## installs under PREFIX (default /usr/local), below DESTDIR
+$(BUILD)/evection.1: $(BUILD)/evection scripts/manual.py
+	@$(PYTHON) scripts/manual.py $(BUILD)/evection > $@
+
+install: build $(BUILD)/evection.1 ## installs under PREFIX (default /usr/local), below DESTDIR
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/evection $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -m 755 $(BUILD)/evection $(DESTDIR)$(PREFIX)/bin/evection
 	cp -R lua agents policies $(DESTDIR)$(PREFIX)/share/evection/
 	for r in $(filter-out cli,$(ROOMS)); do install -d $(DESTDIR)$(PREFIX)/include/evection/$$r; install -m 644 runtime/$$r/$$r.h $(DESTDIR)$(PREFIX)/include/evection/$$r/; install -m 644 $(BUILD)/lib$$r.a $(DESTDIR)$(PREFIX)/lib/libevection-$$r.a; done
-	install -m 644 docs/evection.1 $(DESTDIR)$(PREFIX)/share/man/man1/evection.1
+	install -m 644 $(BUILD)/evection.1 $(DESTDIR)$(PREFIX)/share/man/man1/evection.1
 	install -m 644 scripts/completion.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/evection
-	sed 's|@PREFIX@|$(PREFIX)|' scripts/evection.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/evection.pc
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e "s|@VERSION@|$$($(BUILD)/evection --version | cut -d' ' -f2)|" scripts/evection.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/evection.pc
 
 uninstall: ## removes what install put there
 	rm -rf $(DESTDIR)$(PREFIX)/bin/evection $(DESTDIR)$(PREFIX)/share/evection $(DESTDIR)$(PREFIX)/share/man/man1/evection.1 $(DESTDIR)$(PREFIX)/include/evection $(DESTDIR)$(PREFIX)/lib/pkgconfig/evection.pc $(DESTDIR)$(PREFIX)/share/bash-completion/completions/evection $(DESTDIR)$(PREFIX)/lib/libevection-*.a

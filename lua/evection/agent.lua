@@ -71,11 +71,11 @@ local function check_space(spec, text, found)
       found:add(line_of(text, name), "knob '%s' must be made by space.log, linear, int, logint, choice, bool or program", name)
     else
       local ok, message = pcall(space.copy, dim)
-      if ok and dim.kind == "program" then ok, message = sandbox.expression(dim.default, spec.name .. "." .. name) end
-      if not ok then found:add(line_of(text, name), "knob '%s': %s", name, (message:gsub("^.-space%.lua:%d+: ", ""))) end
+      if ok and dim.kind == "program" then ok, message = sandbox.expression(dim.default, tostring(spec.name) .. "." .. name) end
+      if not ok then found:add(line_of(text, name), "knob '%s': %s", name, (message:gsub("^.-%.lua:%d+: ", ""))) end
     end
   end
-  for _, name in ipairs(spec.fit_knobs or {}) do
+  for _, name in ipairs(type(spec.fit_knobs) == "table" and spec.fit_knobs or {}) do
     if not spec.space[name] then found:add(line_of(text, "fit_knobs"), "fit_knobs names '%s', which is no knob", tostring(name)) end
   end
 end
@@ -96,6 +96,7 @@ local function check(spec, text, file)
     found:add(1, "the file must return agent { … }")
     return found
   end
+  spec.space, spec.state = spec.space or {}, spec.state or {}
   check_fields(spec, text, found)
   if type(spec.name) ~= "string" or not spec.name:match "^[%l_][%l%d_]*$" then
     found:add(line_of(text, "name"), "name must be lower_case, not '%s'", tostring(spec.name))
@@ -104,11 +105,13 @@ local function check(spec, text, file)
     found:add(line_of(text, "role"), "role must be recall, merge, rank, rerank or explore, not '%s'", tostring(spec.role))
   end
   if type(spec.about) ~= "string" then found:add(line_of(text, "about"), "about must say in a line what the agent does") end
-  if #found == 0 then
-    check_space(spec, text, found)
-    check_state(spec, text, found)
+  if type(spec.space) == "table" then check_space(spec, text, found) end
+  if type(spec.state) == "table" then check_state(spec, text, found) end
+  if roles[spec.role] then
     if not spec.act and not default_acts[spec.role] then found:add(line_of(text, "role"), "an agent of role %s needs act", spec.role) end
-    if not spec.fit and not spec.act and not default_fits[spec.role] then found:add(line_of(text, "role"), "an agent of role %s needs fit or act", spec.role) end
+    if not spec.fit and not spec.act and not default_fits[spec.role] then
+      found:add(line_of(text, "role"), "an agent of role %s needs fit or act", spec.role)
+    end
   end
   return found
 end
@@ -133,7 +136,6 @@ local function modules()
   return {
     ["evection.agent"] = function(spec)
       if type(spec) ~= "table" then error("agent { … } wants a table", 2) end
-      spec.space, spec.state = spec.space or {}, spec.state or {}
       return spec
     end,
     ["evection.space"] = copy,
@@ -146,7 +148,7 @@ function agent.load(path)
   if not ok then return nil, { { file = path, message = tostring(text):gsub("^.-: ", "", 1) } } end
   local function fail(message)
     local line, rest = tostring(message):match("^" .. path:gsub("%p", "%%%0") .. ":(%d+): (.*)$")
-    return nil, { { file = path, line = tonumber(line), message = rest or tostring(message) } }
+    return nil, { { file = path, line = tonumber(line) or 1, message = rest or tostring(message) } }
   end
   local chunk, message = sandbox.load(text, path, sandbox.environment(modules()))
   if not chunk then return fail(message) end
@@ -170,7 +172,7 @@ local function candidates(name, base)
     paths[#paths + 1] = name
     return paths
   end
-  local short = name:match "([^/]+)$"
+  local short = name:match "([^/]*)$"
   for _, root in ipairs { "agents", native.root .. "/agents" } do
     for _, role in ipairs { "recall", "merge", "rank", "rerank", "explore" } do
       if short == name or name == role .. "/" .. short then paths[#paths + 1] = ("%s/%s/%s.lua"):format(root, role, short) end

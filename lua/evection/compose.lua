@@ -89,7 +89,9 @@ local function read_node(name, spec, nodes, base, found)
     if errors[1].file then found:take(errors) else found:add(yaml.line(spec, "agent") or line, "%s: %s", what, errors[1].message) end
     return node
   end
-  node.agent, node.agent_name, node.role = a, spec.agent, a.role
+  -- A file is named so that a champion written elsewhere still finds it.
+  local name = spec.agent:match "%.lua$" and native.absolute(a.file) or spec.agent
+  node.agent, node.agent_name, node.role = a, name, a.role
   local values, wrong = agent.knobs(a, spec.knobs)
   for _, w in ipairs(wrong or {}) do
     found:add(yaml.line(spec.knobs, w.knob) or line, "%s: %s", what, w.message)
@@ -164,7 +166,7 @@ local function apply_sets(t, sets, found)
       found:add(nil, "--set %s: no node '%s'%s", path, name or path, faults.suggest(name or path, sorted_keys(t.nodes or {})))
     else
       spec.knobs = spec.knobs or {}
-      spec.knobs[knob] = sets[path]
+      if type(spec.knobs) == "table" then spec.knobs[knob] = sets[path] end
     end
   end
 end

@@ -55,7 +55,7 @@ function lineage.text(history, number)
     local parent = e.parent and history[e.parent]
     lines[#lines + 1] = (depth > 1 and ("   "):rep(depth - 2) .. "└─ " or "") .. line(e, parent)
     if parent then
-      for _, change in ipairs(changes(e, parent)) do lines[#lines + 1] = pad .. "     " .. change end
+      for _, text in ipairs(changes(e, parent)) do lines[#lines + 1] = pad .. "     " .. text end
     end
   end
   return table.concat(lines, "\n")

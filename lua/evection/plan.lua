@@ -9,6 +9,7 @@
 --   promotion: { metric: ndcg@20, confidence: 0.95 }
 --   batch: 4        # proposals made at once; results do not depend on the number of workers
 --   timeout_s: 300  # of one evaluation
+--   memory_mb: 2000 # of one evaluation; without it, its share of the machine's
 --   seed: 1
 
 local native = require "evection.native"
@@ -21,7 +22,7 @@ local plan = {}
 
 local fields = {
   name = "string", about = "string", composition = "string", data = "string", reward = "string", evolve = "table", proposers = "table",
-  budget = "table", promotion = "table", batch = "number", timeout_s = "number", seed = "number",
+  budget = "table", promotion = "table", batch = "number", timeout_s = "number", memory_mb = "number", seed = "number",
 }
 
 local function path_of(base, path)
@@ -42,6 +43,29 @@ end
 -- "knn.*" → a Lua pattern for the whole of "knn.shrink"
 local function pattern_of(text) return "^" .. tostring(text):gsub("[%^%$%(%)%%%.%[%]%+%-%?]", "%%%0"):gsub("%*", ".*") .. "$" end
 
+-- What an evaluation measures at its cut-offs: means over users, and figures of all lists together.
+local means = { recall = true, ndcg = true, hit = true, precision = true, mrr = true, map = true, novelty = true, diversity = true }
+local totals = { coverage = true, gini = true }
+local cutoffs = { ["5"] = true, ["10"] = true, ["20"] = true }
+
+local function measured(metric, bases)
+  local base, k = tostring(metric):match "^(%l+)@(%d+)$"
+  return base and bases[base] and cutoffs[k]
+end
+
+local function check_metrics(p, t, found)
+  for _, list in ipairs { p.reward and p.reward.objectives or {}, p.reward and p.reward.constraints or {} } do
+    for _, part in ipairs(list) do
+      if not measured(part.metric, means) and not measured(part.metric, totals) and not part.metric:match "^latency_p[59][09]_ms$" then
+        found:add(yaml.line(t, "reward") or 1, "the reward names '%s', which is not measured at @5, @10 or @20", part.metric)
+      end
+    end
+  end
+  if not measured(p.promotion.metric, means) then
+    found:add(yaml.line(t.promotion or {}, "metric") or 1, "promotion: '%s' is no metric with a value for each user, such as ndcg@20", tostring(p.promotion.metric))
+  end
+end
+
 local function choose_dims(p, t, found)
   local dims, used = {}, {}
   for _, d in ipairs(compose.space(p.composition)) do
@@ -54,9 +78,9 @@ local function choose_dims(p, t, found)
     end
   end
   for i, text in ipairs(p.evolve) do
-    if not used[i] then found:add(t.evolve and yaml.line(t.evolve, i), "evolve: '%s' matches no knob", tostring(text)) end
+    if not used[i] then found:add(t.evolve and yaml.line(t.evolve, i) or 1, "evolve: '%s' matches no knob", tostring(text)) end
   end
-  if #dims == 0 then found:add(yaml.line(t, "evolve"), "there is nothing to evolve: no knob matches") end
+  if #dims == 0 then found:add(yaml.line(t, "evolve") or 1, "there is nothing to evolve: no knob matches") end
   return dims
 end
 
@@ -86,6 +110,7 @@ function plan.load(path)
   end
   if t.composition == nil then found:add(1, "a plan names a composition") end
   if #found > 0 then return nil, found end
+  if t.name and not t.name:match "^[%w_.-]+$" then found:add(yaml.line(t, "name"), "name: '%s': letters, digits, . _ -", t.name) end
   local base = path:match "^(.*)/[^/]*$" or "."
   local p = { file = path, name = t.name or path, data = t.data, evolve = t.evolve or { "*" }, proposers = {}, source = t }
   p.composition, errors = compose.load(path_of(base, t.composition))
@@ -104,19 +129,26 @@ function plan.load(path)
   local budget = t.budget or {}
   p.evaluations = whole(budget, "evaluations", 1, 1000000, 60, found)
   p.seconds = budget.seconds
-  if p.seconds ~= nil and (type(p.seconds) ~= "number" or p.seconds <= 0) then found:add(yaml.line(budget, "seconds"), "seconds must be a positive number") end
+  if p.seconds ~= nil and (type(p.seconds) ~= "number" or p.seconds <= 0) then
+    found:add(yaml.line(budget, "seconds"), "seconds must be a positive number")
+  end
   for key in pairs(budget) do
-    if key ~= "evaluations" and key ~= "seconds" then found:add(yaml.line(budget, key), "a budget has no '%s'; evaluations and seconds are known", tostring(key)) end
+    if key ~= "evaluations" and key ~= "seconds" then
+      found:add(yaml.line(budget, key), "a budget has no '%s'; evaluations and seconds are known", tostring(key))
+    end
   end
   local promotion = t.promotion or {}
   p.promotion = { metric = promotion.metric or "ndcg@20", confidence = promotion.confidence or 0.95 }
   if type(p.promotion.confidence) ~= "number" or p.promotion.confidence <= 0.5 or p.promotion.confidence >= 1 then
     found:add(yaml.line(promotion, "confidence"), "confidence must lie between 0.5 and 1")
   end
+  check_metrics(p, t, found)
   p.batch = whole(t, "batch", 1, 1000, 4, found)
   p.seed = whole(t, "seed", 0, 2 ^ 53, 1, found)
   p.timeout_s = t.timeout_s or 600
   if p.timeout_s <= 0 then found:add(yaml.line(t, "timeout_s"), "timeout_s must be positive") end
+  p.memory_mb = t.memory_mb
+  if p.memory_mb and p.memory_mb < 64 then found:add(yaml.line(t, "memory_mb"), "memory_mb must be 64 or more, not '%s'", tostring(p.memory_mb)) end
   if p.composition then p.dims = choose_dims(p, t, found) end
   if #found > 0 then return nil, found end
   return p

@@ -23,10 +23,14 @@ local function read_objective(o, i, t, found)
   local metric, sign = o.maximise, 1
   if o.minimise then metric, sign = o.minimise, -1 end
   local weight = o.weight or 1
-  if type(metric) ~= "string" or (o.maximise and o.minimise) then found:add(line, "objective %d must either maximise or minimise a metric", i) end
+  if type(metric) ~= "string" or (o.maximise and o.minimise) then
+    found:add(line, "objective %d must either maximise or minimise a metric", i)
+  end
   if type(weight) ~= "number" or weight <= 0 then found:add(line, "objective %d: weight must be a positive number, not '%s'", i, tostring(weight)) end
   for key in pairs(o) do
-    if key ~= "maximise" and key ~= "minimise" and key ~= "weight" then found:add(yaml.line(o, key) or line, "an objective has no field '%s'", tostring(key)) end
+    if key ~= "maximise" and key ~= "minimise" and key ~= "weight" then
+      found:add(yaml.line(o, key) or line, "an objective has no field '%s'", tostring(key))
+    end
   end
   return { metric = metric, weight = sign * (tonumber(weight) or 1) }
 end
@@ -42,9 +46,9 @@ end
 
 -- load(path or table) → reward { name, objectives, constraints, penalty }, or nil and all errors.
 function reward.load(source)
-  local t, errors = source, nil
-  local file = "reward"
+  local t, file = source, "reward"
   if type(source) == "string" then
+    local errors
     file = source
     t, errors = yaml.load(source)
     if t == nil then return nil, errors end

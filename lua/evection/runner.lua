@@ -52,7 +52,7 @@ local function sweep(folder)
 end
 
 -- The node's fit, or the file that it left the last time.
-local function fit_node(node, w, view, seed, key, rows)
+local function fit_node(node, view, seed, key, rows)
   local folder = native.home .. "/artifacts"
   local path = ("%s/%s.evm"):format(folder, key)
   if native.exists(path) then return native.model(path), true end
@@ -155,7 +155,7 @@ function fit(c, w, opts)
     if wanted[node.name] then
       local live = {
         name = node.name, agent = node.agent, role = node.role, from = node.from, n = node.n, knobs = node.knobs, slate = native.slate(), inputs = {},
-        ctx = { knobs = agent.live(node.agent, node.knobs), data = view.data, inputs = node.from, feature = w.feature },
+        ctx = { knobs = agent.live(node.agent, node.knobs), data = view.data, inputs = { unpack(node.from) }, feature = w.feature },
       }
       if node.role == "recall" then
         live.bit = 2 ^ n_recalls
@@ -172,7 +172,7 @@ function fit(c, w, opts)
         end
         if opts.progress then opts.progress("fitting " .. node.name) end
         native.on_progress(opts.progress and function(what, done, all, loss) opts.progress(("fitting %s: %s"):format(node.name, what), done, all, loss) end)
-        live.model, live.cached = fit_node(node, w, view, opts.seed, live.key, rows)
+        live.model, live.cached = fit_node(node, view, opts.seed, live.key, rows)
         native.on_progress(nil)
         live.seconds = native.now() - started
       end
@@ -233,9 +233,8 @@ end
 -- next call.
 function Runner:answer(requests, row)
   native.request_select(requests, row)
-  local slate
-  for _, node in ipairs(self.list) do slate = step(self, node, requests) end
-  slate = self.output.slate
+  for _, node in ipairs(self.list) do step(self, node, requests) end
+  local slate = self.output.slate
   slate:truncate(self.n)
   return slate
 end
@@ -247,10 +246,20 @@ function Runner:recommend(request)
   return self:answer(native.request(self.world.snapshot, request.user, history, request.seen or history), 1)
 end
 
+-- A copy of what one agent may read, so that what it writes there reaches no other.
+local function copy_of(events)
+  local list = {}
+  for i, event in ipairs(events) do
+    list[i] = {}
+    for key, value in pairs(event) do list[i][key] = value end
+  end
+  return list
+end
+
 -- learn(events): each { user, item, type, value, time }; every agent that closes its loop gets them.
 function Runner:learn(events)
   for _, node in ipairs(self.list) do
-    if node.agent.learn and node.ctx.state then call(node, "learn", node.ctx.state, events, node.ctx) end
+    if node.agent.learn and node.ctx.state then call(node, "learn", node.ctx.state, copy_of(events), node.ctx) end
   end
 end
 

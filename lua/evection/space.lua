@@ -5,15 +5,16 @@
 
 local space = {}
 
+-- Who called space.KIND is at level 2: it calls this as its last act.
 local function number(kind, low, high, default, whole)
   local function good(x) return type(x) == "number" and x == x and math.abs(x) < math.huge end
   if not (good(low) and good(high) and good(default)) then
-    error(("space.%s(low, high, default) wants three numbers"):format(kind), 3)
+    error(("space.%s(low, high, default) wants three numbers"):format(kind), 2)
   end
-  if low >= high then error(("space.%s: low %g is not below high %g"):format(kind, low, high), 3) end
-  if default < low or default > high then error(("space.%s: default %g is outside [%g, %g]"):format(kind, default, low, high), 3) end
-  if (kind == "log" or kind == "logint") and low <= 0 then error(("space.%s: low %g is not positive"):format(kind, low), 3) end
-  if whole and (low % 1 ~= 0 or high % 1 ~= 0 or default % 1 ~= 0) then error(("space.%s wants whole numbers"):format(kind), 3) end
+  if low >= high then error(("space.%s: low %g is not below high %g"):format(kind, low, high), 2) end
+  if default < low or default > high then error(("space.%s: default %g is outside [%g, %g]"):format(kind, default, low, high), 2) end
+  if (kind == "log" or kind == "logint") and low <= 0 then error(("space.%s: low %g is not positive"):format(kind, low), 2) end
+  if whole and (low % 1 ~= 0 or high % 1 ~= 0 or default % 1 ~= 0) then error(("space.%s wants whole numbers"):format(kind), 2) end
   return { kind = kind, low = low, high = high, default = default }
 end
 

@@ -102,7 +102,8 @@ static const ev_verb *find_verb(int argc, char **argv, int *used) {
 static ev_status unknown_verb(int argc, char **argv) {
   char word[128];
   const char *best = NULL;
-  size_t least = 4;
+  size_t least = strlen(argv[1]) / 2 + 1; /* more edits than that make another word */
+  if (least > 4) least = 4;
   bool family = false;
   for (size_t i = 0; i < N_VERBS; i++) {
     const char *space = strchr(verbs[i]->name, ' ');
@@ -255,7 +256,6 @@ int main(int argc, char **argv) {
     printf("evection %s\n", EV_VERSION);
     return 0;
   }
-  json_object_seed(1); /* hash order never shows: objects are printed with sorted keys */
   json_t *opts = json_object();
   int used = 0;
   bool help = false;

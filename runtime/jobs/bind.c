@@ -91,6 +91,9 @@ static int jobs_run(lua_State *L) {
     lua_pop(L, 1);
   }
   ev_job_limits limits = {.timeout_s = number(L, "timeout_s", 0), .max_memory_bytes = (uint64_t)(number(L, "max_memory_mb", 0) * 1024 * 1024)};
+#ifdef __SANITIZE_ADDRESS__ /* the limit on private memory cannot be set: the Lua heap's stands in */
+  b.host.max_heap_bytes = limits.max_memory_bytes;
+#endif
   ev_status status = ev_jobs_run(n, (int)number(L, "workers", 1), &limits, run_job, job_done, &b);
   if (status == EV_OK) return 0;
   lua_createtable(L, 0, 2);

@@ -61,7 +61,9 @@ static void run_child(int fd, pid_t parent, const ev_job_limits *limits, ev_job_
     dup2(null, STDOUT_FILENO);
   }
   limit(RLIMIT_CORE, 0);
+#ifndef __SANITIZE_ADDRESS__ /* its shadow counts as data, terabytes of it */
   if (limits->max_memory_bytes > 0) limit(RLIMIT_DATA, limits->max_memory_bytes);
+#endif
   if (limits->timeout_s > 0) { /* a second guard, should the parent be stopped */
     int threads = limits->threads > 0 ? limits->threads : 1;
     limit(RLIMIT_CPU, (uint64_t)ceil(limits->timeout_s * threads) + 1);

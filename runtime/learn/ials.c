@@ -177,12 +177,14 @@ typedef struct factors {
 } factors;
 
 static ev_status open_kind(ev_model *m) {
-  ev_array item;
-  const void *gram;
+  ev_array user, item;
+  const void *gram, *options;
+  EV_TRY(ev_pack_get(m->pack, "user", EV_F32, &user));
   EV_TRY(ev_pack_get(m->pack, "item", EV_F32, &item));
-  if (item.rows >= EV_NONE || item.cols == 0 || item.cols > 4096) return ev_fail(EV_ECORRUPT, "%s: factors of the wrong shape", ev_pack_path(m->pack));
+  if (item.rows >= EV_NONE || item.cols == 0 || item.cols > 4096 || user.cols != item.cols) return ev_fail(EV_ECORRUPT, "%s: factors of the wrong shape", ev_pack_path(m->pack));
   m->n_items = item.rows;
   EV_TRY(ev_model_array(m, "gram", EV_F32, item.cols, item.cols, &gram));
+  EV_TRY(ev_model_array(m, "options", EV_F64, 3, 1, &options));
   factors *f = m->state = ev_zalloc(1, sizeof *f);
   if (f == NULL) return EV_ENOMEM;
   f->gram = ev_alloc(item.cols, item.cols * sizeof *f->gram);

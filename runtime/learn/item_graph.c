@@ -106,6 +106,8 @@ typedef struct graph {
 
 static ev_status open_kind(ev_model *m) {
   ev_array a, b, c;
+  const void *options;
+  EV_TRY(ev_model_array(m, "options", EV_F64, 1, 1, &options));
   EV_TRY(ev_pack_get(m->pack, "ptr", EV_U64, &a));
   EV_TRY(ev_pack_get(m->pack, "idx", EV_U32, &b));
   EV_TRY(ev_pack_get(m->pack, "weight", EV_F32, &c));

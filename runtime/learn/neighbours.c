@@ -23,6 +23,7 @@ static void knn_row(void *ctx, uint32_t item, float *acc, uint32_t *touched, siz
   for (uint64_t a = users->ptr[item]; a < users->ptr[item + 1]; a++) {
     uint32_t u = users->idx[a];
     float w = k->user_weight[u];
+    if (w == 0) continue; /* underflow; it would be touched again and again */
     for (uint64_t b = items->ptr[u]; b < items->ptr[u + 1]; b++) {
       uint32_t other = items->idx[b];
       if (acc[other] == 0) touched[n++] = other;
@@ -64,7 +65,7 @@ typedef struct content {
   size_t n_items, n_tokens;  /* tokens of all columns, one behind the other */
   uint64_t *item_ptr;        /* (n_items + 1) */
   uint32_t *token;           /* of each item */
-  float *weight;             /* TF-IDF, each item's of length 1 */
+  float *weight;             /* times it stands there, then TF-IDF, each item's of length 1 */
   uint64_t *token_ptr;       /* (n_tokens + 1): the index the other way round */
   uint32_t *item;
   float *item_weight;
@@ -109,7 +110,17 @@ static ev_status content_index(content *c, const ev_column *const *columns, size
     for (size_t k = 0; k < n_columns; base += columns[k++]->n_tokens) {
       const uint32_t *codes;
       size_t n = tokens_of(columns[k], i, &codes);
-      for (size_t t = 0; t < n; t++) c->token[at++] = (uint32_t)(base + codes[t]), c->token_ptr[base + codes[t] + 1]++;
+      for (size_t t = 0; t < n; t++) {
+        uint64_t e = c->item_ptr[i];
+        while (e < at && c->token[e] != base + codes[t]) e++;
+        if (e < at) { /* again: it counts twice */
+          c->weight[e]++;
+          continue;
+        }
+        c->token[at] = (uint32_t)(base + codes[t]);
+        c->weight[at++] = 1;
+        c->token_ptr[base + codes[t] + 1]++;
+      }
     }
     c->item_ptr[i + 1] = at;
   }
@@ -117,7 +128,7 @@ static ev_status content_index(content *c, const ev_column *const *columns, size
     double length = 0;
     for (uint64_t e = c->item_ptr[i]; e < c->item_ptr[i + 1]; e++) {
       double df = (double)c->token_ptr[c->token[e] + 1], idf = log((1 + (double)c->n_items) / (1 + df));
-      c->weight[e] = (float)(idf > 0 ? pow(idf, idf_power) : 0);
+      c->weight[e] *= (float)(idf > 0 ? pow(idf, idf_power) : 0);
       length += (double)c->weight[e] * c->weight[e];
     }
     float scale = length > 0 ? (float)(1 / sqrt(length)) : 0;
@@ -144,9 +155,10 @@ static void content_row(void *ctx, uint32_t item, float *acc, uint32_t *touched,
     if (w == 0) continue;
     for (uint64_t b = c->token_ptr[c->token[a]]; b < c->token_ptr[c->token[a] + 1]; b++) {
       uint32_t other = c->item[b];
-      if (other == item || c->item_weight[b] == 0) continue;
+      float both = w * c->item_weight[b];
+      if (other == item || both == 0) continue; /* underflow; it would be touched again and again */
       if (acc[other] == 0) touched[n++] = other;
-      acc[other] += w * c->item_weight[b];
+      acc[other] += both;
     }
   }
   *n_touched = n;

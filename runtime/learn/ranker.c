@@ -308,7 +308,8 @@ static ev_status take_fields(const ev_model *m, layout *l) {
     memcpy(line, text, (size_t)(newline - text));
     line[newline - text] = '\0';
     if (sscanf(line, "%d %d %zu %n", &from, &type, &size, &at) != 3 || at == 0 || from < FROM_USER || from > FROM_SLATE || type < EV_TOKEN ||
-        type > EV_FLOAT || size >= EV_NONE || strlen(line + at) >= sizeof name || (type == EV_FLOAT && size != 1))
+        type > EV_FLOAT || size >= EV_NONE || strlen(line + at) >= sizeof name || (type == EV_FLOAT && size != 1) ||
+        (from == FROM_SLATE && type != EV_FLOAT))
       return ev_fail(EV_ECORRUPT, "%s: the list of fields is wrong", ev_pack_path(m->pack));
     snprintf(name, sizeof name, "%s", line + at);
     EV_TRY(add_field(l, (source)from, (ev_column_type)type, name, size, NULL));
@@ -320,7 +321,8 @@ static ev_status take_fields(const ev_model *m, layout *l) {
 static ev_status open_kind(ev_model *m) {
   ranker *x = m->state = ev_zalloc(1, sizeof *x);
   if (x == NULL) return EV_ENOMEM;
-  const void *w, *v, *mean, *std;
+  const void *w, *v, *mean, *std, *options;
+  EV_TRY(ev_model_array(m, "options", EV_F64, 4, 1, &options));
   double items = ev_model_option(m, 1), dims = ev_model_option(m, 3);
   if (!(items >= 0 && items < EV_NONE && dims >= 0 && dims <= 1024)) return ev_fail(EV_ECORRUPT, "%s: the options make no sense", ev_pack_path(m->pack));
   m->n_items = (size_t)items;

@@ -173,6 +173,15 @@ static int file_exists(lua_State *L) {
   return 1;
 }
 
+static int absolute_path(lua_State *L) { /* the same file, whatever the current folder; an error where there is none */
+  const char *path = luaL_checkstring(L, 1);
+  char *real = realpath(path, NULL);
+  if (real == NULL) return ev_lua_fail(L, ev_fail_errno("%s", path));
+  lua_pushstring(L, real);
+  free(real);
+  return 1;
+}
+
 static int remove_file(lua_State *L) {
   lua_pushboolean(L, unlink(luaL_checkstring(L, 1)) == 0);
   return 1;
@@ -349,7 +358,7 @@ void ev_bind_base(lua_State *L) {
                                            {"__len", state_size}, {"__gc", state_close}, {NULL, NULL}};
   static const luaL_Reg functions[] = {
       {"raise", raise_status}, {"now", now}, {"wall_ms", wall_ms}, {"hash", hash}, {"read_file", read_file},
-      {"write_file", write_file}, {"rename", rename_file}, {"mkdirs", mkdirs}, {"exists", file_exists},
+      {"write_file", write_file}, {"rename", rename_file}, {"mkdirs", mkdirs}, {"exists", file_exists}, {"absolute", absolute_path},
       {"remove", remove_file}, {"list", list_folder}, {"pid", pid}, {"interrupted", interrupted}, {"threads", threads}, {"columns", columns},
       {"peak_rss_mb", peak_rss_mb}, {"rng", rng_new}, {"state", state_open}, {NULL, NULL}};
   ev_lua_class(L, "ev.error", error_meta);

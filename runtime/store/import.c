@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "import.h"
 
@@ -12,13 +13,16 @@ void ev_import_defaults(ev_import_options *o) {
 }
 
 ev_status raw_add(raw *r, const interaction *x, uint8_t fold, uint8_t file, size_t line) {
+  if (r->n == 0) r->timed = x->timed, r->rated = !isnan(x->rating);
+  if (x->timed != r->timed) return ev_fail(EV_EINVAL, "%s:%zu: %s", r->names[file], line, r->timed ? "no time here, and times before" : "a time here, and none before");
+  if (isnan(x->rating) == r->rated) return ev_fail(EV_EINVAL, "%s:%zu: %s", r->names[file], line, r->rated ? "no rating here, and ratings before" : "a rating here, and none before");
   if (r->n == r->cap) {
     size_t cap = r->cap == 0 ? 1024 : 2 * r->cap;
     struct {
       void **array;
       size_t size;
     } all[] = {{(void **)&r->user, 4}, {(void **)&r->item, 4}, {(void **)&r->line, 4}, {(void **)&r->fold, 1},
-               {(void **)&r->file, 1}, {(void **)&r->time, r->timed ? 8 : 0}, {(void **)&r->rating, r->rated || !isnan(x->rating) ? 4 : 0}};
+               {(void **)&r->file, 1}, {(void **)&r->time, r->timed ? 8 : 0}, {(void **)&r->rating, r->rated ? 4 : 0}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
       if (all[i].size == 0) continue;
       void *p = ev_resize(*all[i].array, cap, all[i].size);
@@ -26,10 +30,7 @@ ev_status raw_add(raw *r, const interaction *x, uint8_t fold, uint8_t file, size
       *all[i].array = p;
     }
     r->cap = cap;
-    if (r->n == 0) r->rated = !isnan(x->rating);
   }
-  if (isnan(x->rating) == r->rated || (r->timed && r->time == NULL))
-    return ev_fail(EV_EINVAL, "%s:%zu: ratings or times here, and none in the files before", r->names[file], line);
   if (line > UINT32_MAX) return ev_fail(EV_ELIMIT, "%s: more than 2^32 lines", r->names[file]);
   EV_TRY(dict_add(&r->users, x->user, x->user_len, &r->user[r->n]));
   EV_TRY(dict_add(&r->items, x->item, x->item_len, &r->item[r->n]));
@@ -41,8 +42,7 @@ ev_status raw_add(raw *r, const interaction *x, uint8_t fold, uint8_t file, size
   r->n++;
   if ((r->n & 0xFFFF) == 0) {
     if (ev_interrupted()) return ev_fail(EV_EINTR, "interrupted");
-    /* Rows of a file are about equally long: its share of the lines read so far is not known, its bytes are. */
-    if (r->o->progress != NULL) r->o->progress(r->o->progress_ctx, r->bytes_done, r->bytes_all);
+    if (r->o->progress != NULL) r->o->progress(r->o->progress_ctx, r->bytes_done + r->bytes_here, r->bytes_all);
   }
   return EV_OK;
 }
@@ -90,6 +90,7 @@ static ev_status read_file(raw *r, const char *path, uint8_t fold) {
     else status = parse_table(r, path, map, fold, number, format);
   }
   r->bytes_done += map.size;
+  r->bytes_here = 0;
   ev_map_close(&map);
   return status;
 }
@@ -106,6 +107,16 @@ static ev_status read_interactions(raw *r) {
     if (given[i] != NULL) EV_TRY(read_file(r, given[i], folds[i]));
   if (r->n == 0) return ev_fail(EV_EINVAL, "no interactions were given");
   return EV_OK;
+}
+
+static void count_bytes(raw *r) {
+  const ev_import_options *o = r->o;
+  const char *given[3] = {o->train, o->valid, o->test};
+  struct stat st;
+  for (size_t i = 0; i < o->n_files + 3; i++) {
+    const char *path = i < 3 ? given[i] : o->files[i - 3];
+    if (path != NULL && stat(path, &st) == 0) r->bytes_all += (uint64_t)st.st_size; /* opening it will tell what is wrong */
+  }
 }
 
 static ev_split choose_split(const raw *r) {
@@ -150,6 +161,7 @@ static ev_status import(raw *r, const char *path) {
   const ev_import_options *o = r->o;
   int64_t valid_cut = INT64_MIN, test_cut = INT64_MIN;
   EV_TRY(check_options(o));
+  count_bytes(r);
   EV_TRY(read_interactions(r));
   if (isfinite(o->min_rating)) {
     if (!r->rated) return ev_fail(EV_EINVAL, "a least rating, and the files have no ratings");

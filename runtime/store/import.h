@@ -40,7 +40,7 @@ ev_status column_token(column *c, const char *s, size_t len); /* empty: missing 
 ev_status column_list(column *c);                             /* a new row, empty */
 ev_status column_list_token(column *c, const char *s, size_t len);
 /* Moves the columns of `own`, whose row i is about index[i], behind those of `to`, with n_ids rows in order of index.
- * An index twice is an error that names the file and its line (row + 2: the header is line 1). */
+ * An index EV_NONE is left out; one twice is an error that names the file and its line (row + 2: the header is line 1). */
 ev_status columns_place(columns *to, columns *own, const uint32_t *index, size_t n_rows, size_t n_ids, const char *path);
 ev_status columns_finish(columns *c, size_t rows, ev_column **out); /* borrowed views of the columns; *out is freed by ev_free */
 void columns_free(columns *c);
@@ -58,13 +58,14 @@ typedef struct raw {
   columns columns[3];           /* by ev_side */
   const char *names[256];       /* of files, by number */
   size_t n_names;
-  uint64_t bytes_done, bytes_all;
+  uint64_t bytes_done, bytes_here, bytes_all; /* of the files read, of the one at hand, of all */
 } raw;
 typedef struct interaction {
   const char *user, *item;
   size_t user_len, item_len;
   double rating; /* NAN: none */
   int64_t time;
+  bool timed;
 } interaction;
 ev_status raw_add(raw *r, const interaction *x, uint8_t fold, uint8_t file, size_t line);
 

@@ -56,7 +56,6 @@ static void keep_column(column *c, const raw *r, const uint8_t *keep, size_t kep
 ev_status keep_rows(raw *r, const uint8_t *keep) {
   size_t kept = 0;
   for (size_t i = 0; i < r->n; i++) kept += keep[i];
-  if (kept == r->n) return EV_OK;
   for (size_t c = 0; c < r->columns[EV_INTERACTION].n; c++) {
     EV_TRY(column_pad(&r->columns[EV_INTERACTION].at[c], r->n));
     keep_column(&r->columns[EV_INTERACTION].at[c], r, keep, kept);

@@ -1,4 +1,5 @@
 /* import_jsonl.c - JSON Lines (one interaction an object) and the JSON object of items' attributes. */
+#include <float.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -32,9 +33,15 @@ static ev_status feature(raw *r, const char *path, size_t line, const char *key,
     return ev_fail(EV_EINVAL, "%s:%zu: '%.60s' is an object; numbers, strings and lists of strings are read", path, line, key);
   for (size_t i = 0; i < all->n && c == NULL; i++)
     if (strcmp(all->at[i].name, key) == 0) c = &all->at[i];
-  if (c == NULL) EV_TRY(columns_add(all, key, strlen(key), type, &c));
+  size_t key_len = strlen(key);
+  if (c == NULL && (key_len == 0 || key_len > 200 || strchr(key, '\n') != NULL)) {
+    char shown[48];
+    return ev_fail(EV_EINVAL, "%s:%zu: no name for a column: %s", path, line, quoted(shown, key, key_len));
+  }
+  if (c == NULL) EV_TRY(columns_add(all, key, key_len, type, &c));
   if (c->type != type) return ev_fail(EV_EINVAL, "%s:%zu: '%.60s' is of another type than before", path, line, key);
   EV_TRY(column_pad(c, r->n));
+  if (type == EV_FLOAT && fabs(json_number_value(v)) > FLT_MAX) return ev_fail(EV_EINVAL, "%s:%zu: '%.60s' is too large a number", path, line, key);
   if (type == EV_FLOAT) return column_float(c, (float)json_number_value(v));
   if (type == EV_TOKEN) {
     if (json_is_boolean(v)) return column_token(c, json_is_true(v) ? "true" : "false", json_is_true(v) ? 4 : 5);
@@ -63,26 +70,23 @@ static ev_status row(raw *r, const char *path, size_t line, json_t *object, uint
   char user_number[32], item_number[32];
   const char *key;
   json_t *v;
-  bool timed = false;
   if (!json_is_object(object)) return ev_fail(EV_EINVAL, "%s:%zu: not an object", path, line);
   json_object_foreach(object, key, v) {
     if (named(key, o->user, users)) x.user = text_of(v, user_number, &x.user_len);
     else if (named(key, o->item, items)) x.item = text_of(v, item_number, &x.item_len);
     else if (named(key, o->rating, ratings)) {
-      if (!json_is_number(v)) return ev_fail(EV_EINVAL, "%s:%zu: the rating is not a number", path, line);
+      if (!json_is_number(v) || fabs(json_number_value(v)) > FLT_MAX) return ev_fail(EV_EINVAL, "%s:%zu: the rating is not a number", path, line);
       x.rating = json_number_value(v);
     } else if (named(key, o->time, times)) {
       if (!json_is_number(v) || fabs(json_number_value(v)) > 9e15) return ev_fail(EV_EINVAL, "%s:%zu: the time is not a number of seconds", path, line);
       x.time = (int64_t)floor(json_number_value(v));
-      timed = true;
+      x.timed = true;
     } else {
       EV_TRY(feature(r, path, line, key, v));
     }
   }
   if (x.user == NULL || x.user_len == 0) return ev_fail(EV_EINVAL, "%s:%zu: no user (a string or a whole number)", path, line);
   if (x.item == NULL || x.item_len == 0) return ev_fail(EV_EINVAL, "%s:%zu: no item (a string or a whole number)", path, line);
-  if (timed != r->timed && r->n > 0) return ev_fail(EV_EINVAL, "%s:%zu: %s", path, line, timed ? "a time, and none before" : "no time");
-  r->timed = timed;
   return raw_add(r, &x, fold, file, line);
 }
 
@@ -95,6 +99,7 @@ ev_status parse_jsonl(raw *r, const char *path, ev_map map, uint8_t fold, uint8_
     json_error_t error;
     json_t *object = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
     if (object == NULL) return ev_fail(EV_EINVAL, "%s:%zu: not JSON: %s", path, l.number, error.text);
+    r->bytes_here = (uint64_t)(l.at - (const char *)map.data);
     status = row(r, path, l.number, object, fold, file);
     json_decref(object);
     EV_TRY(status);

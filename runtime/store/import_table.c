@@ -2,6 +2,7 @@
  *
  * A header gives each field its part: user, item, rating, time, or a feature column. Atomic headers carry types
  * (name:token, token_seq, float); CSV and TSV do not, so a column whose values are all numbers becomes floats. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -150,7 +151,7 @@ static ev_status put_feature(const table *t, column *c, const field *f, size_t l
   if (c->type == EV_TOKEN) return column_token(c, f->s, f->len);
   if (c->type == EV_FLOAT) {
     if (f->len == 0) return column_pad(c, c->n + 1);
-    if (!ev_parse_f64(f->s, f->len, &x)) return fault(t, line, "not a number:", f);
+    if (!ev_parse_f64(f->s, f->len, &x) || fabs(x) > FLT_MAX) return fault(t, line, "not a number:", f);
     return column_float(c, (float)x);
   }
   EV_TRY(column_list(c));
@@ -163,7 +164,7 @@ static ev_status put_feature(const table *t, column *c, const field *f, size_t l
   return EV_OK;
 }
 
-static ev_status read_row(table *t, raw *r, ev_side side, const field *f, size_t row, interaction *x, size_t line) {
+static ev_status read_row(table *t, ev_side side, const field *f, size_t row, interaction *x, size_t line) {
   *x = (interaction){.rating = NAN};
   double number;
   for (size_t i = 0; i < t->n; i++) {
@@ -171,12 +172,12 @@ static ev_status read_row(table *t, raw *r, ev_side side, const field *f, size_t
       case USER: x->user = f[i].s; x->user_len = f[i].len; break;
       case ITEM: x->item = f[i].s; x->item_len = f[i].len; break;
       case RATING:
-        if (!ev_parse_f64(f[i].s, f[i].len, &x->rating)) return fault(t, line, "the rating is not a number:", &f[i]);
+        if (!ev_parse_f64(f[i].s, f[i].len, &x->rating) || fabs(x->rating) > FLT_MAX) return fault(t, line, "the rating is not a number:", &f[i]);
         break;
       case TIME:
         if (!ev_parse_f64(f[i].s, f[i].len, &number) || fabs(number) > 9e15) return fault(t, line, "the time is not a number of seconds:", &f[i]);
         x->time = (int64_t)floor(number);
-        r->timed = true;
+        x->timed = true;
         break;
       case FEATURE: {
         column *c = &t->to->at[t->columns[i]];
@@ -192,7 +193,8 @@ static ev_status read_row(table *t, raw *r, ev_side side, const field *f, size_t
   return EV_OK;
 }
 
-/* The user or item that a feature row is about. A stranger is added, unless a core is kept: then *known is false. */
+/* The user or item that a feature row is about. A stranger is added, unless a core is kept: then *known is false and
+ * the row is left out. */
 static ev_status take_id(table *t, raw *r, ev_side side, const field *f, size_t line, bool *known) {
   size_t id = 0;
   while (t->parts[id] != (side == EV_USER ? USER : ITEM)) id++;
@@ -200,8 +202,7 @@ static ev_status take_id(table *t, raw *r, ev_side side, const field *f, size_t 
   dict *d = side == EV_USER ? &r->users : &r->items;
   uint32_t index = dict_find(d, f[id].s, f[id].len);
   *known = index != EV_NONE || r->o->k_core == 0;
-  if (!*known) return EV_OK;
-  if (index == EV_NONE) EV_TRY(dict_add(d, f[id].s, f[id].len, &index));
+  if (*known && index == EV_NONE) EV_TRY(dict_add(d, f[id].s, f[id].len, &index));
   if (t->n_rows == t->cap) {
     size_t cap = t->cap == 0 ? 256 : 2 * t->cap;
     uint32_t *grown = ev_resize(t->index, cap, sizeof *grown);
@@ -235,7 +236,8 @@ static ev_status read_table(table *t, raw *r, ev_map map, ev_side side, uint8_t 
       if (!known) continue;
       row = t->n_rows - 1;
     }
-    EV_TRY(read_row(t, r, side, f, row, &x, l.number));
+    EV_TRY(read_row(t, side, f, row, &x, l.number));
+    r->bytes_here = (uint64_t)(l.at - (const char *)map.data);
     if (side == EV_INTERACTION) EV_TRY(raw_add(r, &x, fold, file, l.number));
   }
   if (status == EV_OK && l.number == 1) status = ev_fail(EV_EINVAL, "%s:1: a header and no rows", t->path);
@@ -286,6 +288,7 @@ ev_status parse_lists(raw *r, const char *path, ev_map map, uint8_t fold, uint8_
       x.item_len = (size_t)(at - start);
       int64_t number; /* lists are of numbers: anything else is another format, or damage */
       if (!ev_parse_i64(x.item, x.item_len, &number)) return ev_fail(EV_EINVAL, "%s:%zu: not an item number: %s", path, l.number, quoted(shown, x.item, x.item_len));
+      r->bytes_here = (uint64_t)(l.at - (const char *)map.data);
       EV_TRY(raw_add(r, &x, fold, file, l.number));
     }
     if (x.user == NULL && l.at != l.end) return ev_fail(EV_EINVAL, "%s:%zu: an empty line", path, l.number);

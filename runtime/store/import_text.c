@@ -1,4 +1,5 @@
 /* import_text.c - lines, dictionaries and growing columns: what every parser stands on. */
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -208,6 +209,7 @@ ev_status columns_place(columns *to, columns *own, const uint32_t *index, size_t
   memset(row_of, 0xFF, n_ids * sizeof *row_of);
   ev_status status = EV_OK;
   for (size_t i = 0; i < n_rows && status == EV_OK; i++) {
+    if (index[i] == EV_NONE) continue;
     if (row_of[index[i]] != EV_NONE)
       status = ev_fail(EV_EINVAL, "%s:%zu: the id of line %zu comes again", path, i + 2, (size_t)row_of[index[i]] + 2);
     row_of[index[i]] = (uint32_t)i;
@@ -227,7 +229,7 @@ static ev_status settle(column *c) {
   if (!c->infer || c->type != EV_TOKEN || c->tokens.n == 0) return EV_OK;
   double x;
   for (size_t i = 0; i < c->tokens.n; i++)
-    if (!ev_parse_f64(c->tokens.bytes + c->tokens.ptr[i], c->tokens.ptr[i + 1] - c->tokens.ptr[i], &x)) return EV_OK;
+    if (!ev_parse_f64(c->tokens.bytes + c->tokens.ptr[i], c->tokens.ptr[i + 1] - c->tokens.ptr[i], &x) || fabs(x) > FLT_MAX) return EV_OK;
   float *values = ev_alloc(c->n, sizeof *values);
   if (values == NULL) return EV_ENOMEM;
   for (size_t i = 0; i < c->n; i++) {

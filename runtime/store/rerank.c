@@ -16,16 +16,22 @@ static tokens tokens_of(const ev_column *c, uint32_t item) {
   return c->codes[item] == EV_NONE ? (tokens){NULL, 0} : (tokens){c->codes + item, 1};
 }
 
-/* |a ∩ b| / |a ∪ b|; lists are short, so the product of their lengths beats sorting them. */
+static bool among(const uint32_t *codes, size_t n, uint32_t code) {
+  for (size_t i = 0; i < n; i++)
+    if (codes[i] == code) return true;
+  return false;
+}
+
+/* |a ∩ b| / |a ∪ b| as sets, whatever a list repeats; lists are short, so the product of their lengths beats sorting. */
 static float jaccard(tokens a, tokens b) {
-  size_t common = 0;
-  for (size_t i = 0; i < a.n; i++)
-    for (size_t j = 0; j < b.n; j++)
-      if (a.codes[i] == b.codes[j]) {
-        common++;
-        break;
-      }
-  size_t all = a.n + b.n - common;
+  size_t common = 0, all = 0;
+  for (size_t i = 0; i < a.n; i++) {
+    if (among(a.codes, i, a.codes[i])) continue;
+    common += among(b.codes, b.n, a.codes[i]);
+    all++;
+  }
+  for (size_t j = 0; j < b.n; j++) all += !among(b.codes, j, b.codes[j]);
+  all -= common;
   return all == 0 ? 0 : (float)common / (float)all;
 }
 
@@ -94,7 +100,7 @@ ev_status ev_slate_quota(ev_slate *s, const ev_column *c, size_t cap, size_t n) 
     bool room = true;
     for (size_t k = 0; k < t.n && room; k++) room = count[t.codes[k]] < cap;
     if (!room) continue;
-    for (size_t k = 0; k < t.n; k++) count[t.codes[k]]++;
+    for (size_t k = 0; k < t.n; k++) count[t.codes[k]] += !among(t.codes, k, t.codes[k]);
     taken[i] = 1;
     order[chosen++] = (uint32_t)i;
   }

@@ -141,6 +141,7 @@ void ev_slate_truncate(ev_slate *s, size_t n) {
 
 ev_status ev_slate_permute(ev_slate *s, const uint32_t *order, size_t n) {
   if (n > s->n) return ev_fail(EV_EINVAL, "%zu places of a slate of %zu", n, s->n);
+  if (s->n == 0) return EV_OK; /* there may be no arrays yet */
   uint32_t *taken = s->moved;
   memset(taken, 0, s->n * sizeof *taken);
   for (size_t i = 0; i < n; i++) {

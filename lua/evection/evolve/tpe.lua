@@ -79,7 +79,7 @@ local function likelihood(dim, d, u)
   return sum / (n + 1)
 end
 
-local function draw(dim, d, rng)
+local function draw(d, rng)
   if d.shares then
     local x, c = rng:float(), 1
     while c < #d.shares and x >= d.shares[c] do
@@ -108,7 +108,7 @@ local function from_model(state, points)
   for _ = 1, CANDIDATES do
     local unit, score = {}, 0
     for i, d in ipairs(state.dims) do
-      unit[i] = draw(d.dim, good[i], state.rng)
+      unit[i] = draw(good[i], state.rng)
       score = score + math.log(likelihood(d.dim, good[i], unit[i])) - math.log(likelihood(d.dim, rest[i], unit[i]))
     end
     if not most or score > most then best, most = unit, score end

@@ -45,8 +45,11 @@ function check.main(opts)
     files[#files + 1] = { file = path, kind = kind, ok = ok ~= nil, errors = messages }
     if ok and not opts.json then print(("%s: a sound %s"):format(path, kind)) end
   end
-  if opts.json then return { files = files, ok = #all == 0 } end
-  if #all > 0 then native.raise("invalid", table.concat(all, "\n")) end
+  if opts.json and #all == 0 then return { files = files, ok = true } end
+  if opts.json then print(native.json_encode { files = files, ok = false }) end
+  if #all == 0 then return end
+  io.stderr:write(table.concat(all, "\n"), "\n") -- as many as there are: an error message has a bounded length
+  native.raise("invalid", ("%d error%s in %d file%s"):format(#all, #all == 1 and "" or "s", #files, #files == 1 and "" or "s"))
 end
 
 return check

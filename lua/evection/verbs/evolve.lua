@@ -25,6 +25,14 @@ function evolve.measure(args)
   return { reward = result.reward, metrics = metrics }
 end
 
+-- What each of several evaluations at once may hold, so that one that allocates without end cannot take the machine along.
+local function share_of_memory(workers)
+  for line in io.lines "/proc/meminfo" do
+    local kb = line:match "^MemTotal:%s*(%d+) kB"
+    if kb then return 0.9 * tonumber(kb) / 1024 / workers end
+  end
+end
+
 local function evaluator(p, l, run, data, workers)
   return function(list, done)
     local args = native.array {}
@@ -32,10 +40,13 @@ local function evaluator(p, l, run, data, workers)
       local c = compose.open(p.composition.source, e.sets)
       e.genome, e.seed = c.hash, p.seed
       ledger.put_genome(l, c)
-      args[i] = { composition = p.composition.source, sets = e.sets, data = data, fold = "valid", seed = p.seed, users = e.users, reward = p.reward, bootstrap = 0 }
+      args[i] = {
+        composition = p.composition.source, sets = e.sets, data = data, fold = "valid", seed = p.seed, users = e.users, reward = p.reward, bootstrap = 0,
+      }
     end
     native.jobs_run {
       module = "evection.verbs.evolve", fn = "measure", args = args, workers = workers, timeout_s = p.timeout_s,
+      max_memory_mb = p.memory_mb or share_of_memory(workers),
       on_done = function(i, ok, result, seconds, peak_rss_mb)
         local e = list[i]
         if ok then e.reward, e.metrics = result.reward, result.metrics else e.error = result end
@@ -54,8 +65,8 @@ local function compare(p, champion, data, fold, refit)
       composition = p.composition.source, sets = sets, data = data, fold = fold, refit = refit, seed = p.seed, per_user = { metric },
     }
   end
-  local difference = native.paired_bootstrap(native.vector(pair[1].per_user[metric]), native.vector(pair[2].per_user[metric]), p.seed, 5000, p.promotion.confidence)
-  return pair[1], pair[2], difference
+  local given, best = native.vector(pair[1].per_user[metric]), native.vector(pair[2].per_user[metric])
+  return pair[1], pair[2], native.paired_bootstrap(given, best, p.seed, 5000, p.promotion.confidence)
 end
 
 local function values(metrics)
@@ -87,11 +98,13 @@ local function print_report(p, r, champion)
     if r.given[name] then rows[#rows + 1] = { name, report.interval(r.given[name]), report.interval(r.champion[name]) } end
   end
   print(("sealed test fold, %d users, fitted on train and validation"):format(r.users))
-  print(report.table(rows, { { 1, "metric" }, { 2, "hand-written" }, { 3, "evolved champion" } }))
-  print(("%s, champion − hand-written: %+.4f  [%+.4f, %+.4f] at %.0f %%, p = %.4f (paired bootstrap over users)"):format(
+  print(report.table(rows, { { 1, "metric" }, { 2, p.composition.name .. ", as given" }, { 3, "evolved champion" } }))
+  print(("%s, champion − given: %+.4f  [%+.4f, %+.4f] at %.0f %%, p = %.4f (paired bootstrap over users)"):format(
     r.metric, r.test.value, r.test.low, r.test.high, r.confidence * 100, r.test.p))
   if champion.number == 1 then print "nothing found is better than the composition as given"
-  elseif not r.promoted then print(("on validation the gain's interval [%+.4f, %+.4f] includes zero: not for promotion"):format(r.validation.low, r.validation.high)) end
+  elseif not r.promoted then
+    print(("on validation the gain's interval [%+.4f, %+.4f] includes zero: not for promotion"):format(r.validation.low, r.validation.high))
+  end
   print(("the test fold of these data has been opened %d times"):format(r.looks))
 end
 
@@ -141,7 +154,7 @@ function evolve.main(opts)
   local c = compose.open(p.composition.source, champion.sets)
   c.source.name = (c.source.name or "champion") .. "_evolved"
   native.mkdirs(native.home .. "/champions")
-  local out = opts.out or ("%s/champions/%s.yaml"):format(native.home, p.name:match "([^/]+)$")
+  local out = opts.out or ("%s/champions/%s.yaml"):format(native.home, (p.name:match "([^/]+)$":gsub("%.ya?ml$", "")))
   native.write_file(out, "# found by `evection evolve`, run " .. run:sub(1, 12) .. "\n" .. yaml.emit(c.source))
   local failed = 0
   for _, e in ipairs(history) do

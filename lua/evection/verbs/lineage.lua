@@ -11,7 +11,8 @@ function verb.main(opts)
   local l = ledger.open()
   local run = ledger.find_run(l, opts.args[1])
   if not run then
-    native.raise("not found", opts.args[1] and ("no run '%s' in %s"):format(opts.args[1], native.home) or ("no run in %s; make one with `evection evolve`"):format(native.home))
+    native.raise("not found", opts.args[1] and ("no run '%s' in %s"):format(opts.args[1], native.home)
+      or ("no run in %s; make one with `evection evolve`"):format(native.home))
   end
   local history = ledger.evaluations(l, run.run)
   local champion = run.champion or (loop.champion(history) or {}).number
