@@ -90,8 +90,8 @@ local function read_node(name, spec, nodes, base, found)
     return node
   end
   -- A file is named so that a champion written elsewhere still finds it.
-  local name = spec.agent:match "%.lua$" and native.absolute(a.file) or spec.agent
-  node.agent, node.agent_name, node.role = a, name, a.role
+  local found_as = spec.agent:match "%.lua$" and native.absolute(a.file) or spec.agent
+  node.agent, node.agent_name, node.role = a, found_as, a.role
   local values, wrong = agent.knobs(a, spec.knobs)
   for _, w in ipairs(wrong or {}) do
     found:add(yaml.line(spec.knobs, w.knob) or line, "%s: %s", what, w.message)

@@ -62,7 +62,8 @@ local function check_metrics(p, t, found)
     end
   end
   if not measured(p.promotion.metric, means) then
-    found:add(yaml.line(t.promotion or {}, "metric") or 1, "promotion: '%s' is no metric with a value for each user, such as ndcg@20", tostring(p.promotion.metric))
+    found:add(yaml.line(t.promotion or {}, "metric") or 1, "promotion: '%s' is no metric with a value for each user, such as ndcg@20",
+      tostring(p.promotion.metric))
   end
 end
 

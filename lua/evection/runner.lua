@@ -35,7 +35,7 @@ local function call(node, verb, ...)
   local ok, result = pcall(node.agent[verb], ...)
   if ok then return result end
   if type(result) == "table" and result.status then
-    native.raise(result.status == 6 and "not found" or "failed", ("node %s: %s: %s"):format(node.name, verb, tostring(result)))
+    native.raise(result, ("node %s: %s: %s"):format(node.name, verb, tostring(result)))
   end
   error(("node %s: %s: %s"):format(node.name, verb, tostring(result)), 0)
 end

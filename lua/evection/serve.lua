@@ -23,9 +23,11 @@ function serve.load(args)
   local c = compose.open(args.composition)
   w = world.open(args.data)
   run = runner.fit(c, w, { folds = native.TRAIN + native.VALID + native.TEST, seed = args.seed, state = true })
-  serve.answer { op = "recommend", history = {}, seen = {}, n = 1 } -- warm: the first request finds compiled code
   return { version = c.hash, files = native.array(c.files) }
 end
+
+-- The first request finds compiled code, and a version that cannot answer is never published.
+function serve.warm() serve.answer { op = "recommend", history = {}, seen = {}, n = 1 } end
 
 local function recommend(message)
   local slate = run:recommend { user = message.user, history = message.history, seen = message.seen, n = message.n }

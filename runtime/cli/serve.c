@@ -9,6 +9,8 @@ static ev_status run(json_t *opts) {
   const char *home = ev_opt_home(opts), *data = ev_opt_string(opts, "data", NULL);
   int64_t port = ev_opt_int(opts, "port", 8080), workers = ev_opt_int(opts, "workers", 2), deadline = ev_opt_int(opts, "deadline_ms", 200);
   if (data == NULL) return ev_fail(EV_EINVAL, "--data NAME is missing: whose users and items are served");
+  int64_t seed = ev_opt_int(opts, "seed", 1);
+  if (seed < 0) return ev_fail(EV_EINVAL, "--seed: %lld is negative", (long long)seed);
   if (port < 0 || port > 65535) return ev_fail(EV_EINVAL, "--port: %lld is not between 0 and 65535", (long long)port);
   if (workers < 1 || workers > 64) return ev_fail(EV_EINVAL, "--workers: %lld is not between 1 and 64", (long long)workers);
   if (deadline < 1 || deadline > 60000) return ev_fail(EV_EINVAL, "--deadline-ms: %lld is not between 1 and 60000", (long long)deadline);
@@ -16,7 +18,8 @@ static ev_status run(json_t *opts) {
   if (!ev_file_exists(path)) return ev_fail(EV_ENOTFOUND, "no data set '%s' in %s/data; see `evection data list`", data, home);
   ev_serve_options o = {
       .home = home, .composition = ev_opt_arg(opts, 0), .data = data, .snapshot_path = path, .host = ev_opt_string(opts, "host", "127.0.0.1"),
-      .port = (uint16_t)port, .workers = (int)workers, .deadline_ms = (int)deadline, .seed = 1, .quiet = ev_opt_flag(opts, "quiet"),
+      .port = (uint16_t)port, .workers = (int)workers, .deadline_ms = (int)deadline, .seed = (uint64_t)seed, .quiet = ev_opt_flag(opts, "quiet"),
+      .json = ev_opt_flag(opts, "json"),
   };
   return ev_serve(&o);
 }
@@ -27,6 +30,7 @@ static const ev_option options[] = {
     {EV_OPT_INT, "port", "N", "port to listen on (default 8080; 0: any that is free)"},
     {EV_OPT_INT, "workers", "N", "script workers (default 2)"},
     {EV_OPT_INT, "deadline-ms", "N", "time for a slate before the fallback is sent (default 200)"},
+    {EV_OPT_INT, "seed", "N", "seed of everything random (default 1)"},
     {EV_OPT_END, NULL, NULL, NULL},
 };
 

@@ -49,11 +49,12 @@ static ev_status job_done(void *ctx, const ev_job_result *r) {
   return status;
 }
 
-static double number(lua_State *L, const char *key, double fallback) {
+/* Field `key` of the options, brought into [0, max]; NaN is 0. */
+static double number(lua_State *L, const char *key, double fallback, double max) {
   lua_getfield(L, 1, key);
   double x = lua_isnil(L, -1) ? fallback : luaL_checknumber(L, -1);
   lua_pop(L, 1);
-  return x;
+  return x >= max ? max : x > 0 ? x : 0;
 }
 
 static int jobs_run(lua_State *L) {
@@ -90,11 +91,11 @@ static int jobs_run(lua_State *L) {
     b.args[i] = lua_tostring(L, -1);
     lua_pop(L, 1);
   }
-  ev_job_limits limits = {.timeout_s = number(L, "timeout_s", 0), .max_memory_bytes = (uint64_t)(number(L, "max_memory_mb", 0) * 1024 * 1024)};
+  ev_job_limits limits = {.timeout_s = number(L, "timeout_s", 0, 1e9), .max_memory_bytes = (uint64_t)(number(L, "max_memory_mb", 0, 1e12) * 1024 * 1024)};
 #ifdef __SANITIZE_ADDRESS__ /* the limit on private memory cannot be set: the Lua heap's stands in */
   b.host.max_heap_bytes = limits.max_memory_bytes;
 #endif
-  ev_status status = ev_jobs_run(n, (int)number(L, "workers", 1), &limits, run_job, job_done, &b);
+  ev_status status = ev_jobs_run(n, (int)number(L, "workers", 1, 1024), &limits, run_job, job_done, &b);
   if (status == EV_OK) return 0;
   lua_createtable(L, 0, 2);
   lua_pushinteger(L, status);

@@ -56,17 +56,23 @@ static size_t tokens_of(const ev_column *c, uint32_t item, const uint32_t **code
   return c->codes[item] != EV_NONE;
 }
 
-/* 1 − Jaccard; two items without tokens are alike in nothing. */
+static bool stands_in(const uint32_t *tokens, size_t n, uint32_t x) {
+  for (size_t i = 0; i < n; i++)
+    if (tokens[i] == x) return true;
+  return false;
+}
+
+/* 1 − Jaccard of two sets: a token that stands twice in a list is one. Two items without tokens are alike in nothing. */
 static double distance(const ev_column *c, uint32_t x, uint32_t y) {
   const uint32_t *a = NULL, *b = NULL;
-  size_t n = tokens_of(c, x, &a), m = tokens_of(c, y, &b), common = 0;
-  for (size_t i = 0; i < n; i++)
-    for (size_t j = 0; j < m; j++)
-      if (a[i] == b[j]) {
-        common++;
-        break;
-      }
-  return n + m == 0 ? 1 : 1 - (double)common / (double)(n + m - common);
+  size_t n = tokens_of(c, x, &a), m = tokens_of(c, y, &b), common = 0, all = 0;
+  for (size_t i = 0; i < n; i++) {
+    if (stands_in(a, i, a[i])) continue;
+    all++;
+    common += stands_in(b, m, a[i]);
+  }
+  for (size_t j = 0; j < m; j++) all += !stands_in(b, j, b[j]) && !stands_in(a, n, b[j]);
+  return all == 0 ? 1 : 1 - (double)common / (double)all;
 }
 
 static void measure_user(const table *t, size_t row) {
@@ -224,6 +230,7 @@ static ev_status check(const uint32_t *lists, size_t k, const uint32_t *users, s
   for (size_t c = 0; c < o->n_cutoffs; c++)
     if (o->cutoffs[c] == 0 || o->cutoffs[c] > k || (c > 0 && o->cutoffs[c] <= o->cutoffs[c - 1]))
       return ev_fail(EV_EINVAL, "cut-off %zu: they ascend, and lists have %zu places", o->cutoffs[c], k);
+  if (o->n_bootstrap > 0 && !(o->confidence > 0 && o->confidence < 1)) return ev_fail(EV_EINVAL, "a confidence of %g", o->confidence);
   if (o->diversity != NULL && o->diversity->type == EV_FLOAT) return ev_fail(EV_EINVAL, "diversity goes by tokens, column '%s' holds numbers", o->diversity->name);
   if (train->by_item.n_rows != held->by_item.n_rows) return ev_fail(EV_EINVAL, "held-out and training data are of different snapshots");
   for (size_t i = 0; i < n; i++)

@@ -101,8 +101,14 @@ static int error_text(lua_State *L) {
   return 1;
 }
 
-/* raise(status name, message): an error with an exit code of its own. */
+/* raise(status name | caught error, message): an error with an exit code of its own, or with the caught one's. */
 static int raise_status(lua_State *L) {
+  if (lua_istable(L, 1)) {
+    lua_getfield(L, 1, "status");
+    lua_Integer status = lua_tointeger(L, -1);
+    if (status <= EV_OK || status > EV_ESCRIPT) status = EV_ESCRIPT;
+    return ev_lua_fail(L, ev_fail((ev_status)status, "%s", luaL_checkstring(L, 2)));
+  }
   static const char *const names[] = {"invalid", "not found", "limit", "failed", NULL};
   static const ev_status codes[] = {EV_EINVAL, EV_ENOTFOUND, EV_ELIMIT, EV_EIO};
   int which = luaL_checkoption(L, 1, NULL, names);

@@ -13,6 +13,7 @@
 #include <sys/inotify.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,6 +22,7 @@
 #define MESSAGE_MAX (1u << 20)
 #define DEBOUNCE_MS 100
 #define RESPAWN_MS 500 /* before a worker that died while loading is tried again */
+#define WARM_DEADLINES 20 /* the first slate of a version may take this many deadlines, and at least two seconds */
 
 typedef struct job {
   request *r; /* NULL: nobody waits */
@@ -61,11 +63,23 @@ static bool reply(int fd, const char *data, size_t len) {
   return true;
 }
 
+/* Ends the process if the next step, a version's first slate, takes too long; 0: it is done. */
+static void set_alarm(int ms) {
+  struct itimerval t = {.it_value = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000}};
+  setitimer(ITIMER_REAL, &t, NULL);
+}
+
+static int warm_ms(const fleet *f) {
+  int ms = WARM_DEADLINES * f->o->deadline_ms;
+  return ms < 2000 ? 2000 : ms;
+}
+
 static void work(fleet *f, int fd, pid_t front) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != front) _exit(1);
   signal(SIGINT, SIG_IGN); /* the front decides when a worker ends */
   signal(SIGTERM, SIG_DFL);
+  signal(SIGALRM, SIG_DFL);
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
@@ -76,6 +90,11 @@ static void work(fleet *f, int fd, pid_t front) {
   char *text = json_dumps(args, 0);
   ev_status status = ev_host_new(&h, &ho);
   if (status == EV_OK) status = ev_host_call(h, "evection.serve", "load", text, &out);
+  if (status == EV_OK) {
+    set_alarm(warm_ms(f));
+    status = ev_host_call(h, "evection.serve", "warm", NULL, NULL);
+    set_alarm(0);
+  }
   if (status != EV_OK) {
     json_t *failed = json_pack("{s:s}", "error", ev_error());
     char *why = json_dumps(failed, 0);
@@ -148,15 +167,29 @@ static void finish_job(fleet *f, job *j, const char *json, size_t len) {
   free(j);
 }
 
-/* The worker is gone from the books; its process is killed unless it has ended. */
-static void drop(fleet *f, worker *w, bool kill_it) {
+/* The worker is gone from the books; its process is killed unless it has ended. → how it ended, as waitpid tells */
+static int drop(fleet *f, worker *w, bool kill_it) {
   job *j = w->current;
+  int how = 0;
   epoll_ctl(f->epoll_fd, EPOLL_CTL_DEL, w->fd, NULL);
   close(w->fd);
   if (kill_it) kill(w->pid, SIGKILL);
-  while (waitpid(w->pid, NULL, 0) < 0 && errno == EINTR) continue;
+  while (waitpid(w->pid, &how, 0) < 0 && errno == EINTR) continue;
   *w = (worker){0};
   finish_job(f, j, NULL, 0);
+  return how;
+}
+
+/* The live generation gets the workers it lacks. */
+static void refill(fleet *f) {
+  int n = 0;
+  for (size_t i = 0; i < WORKERS_MAX; i++) n += f->workers[i].pid != 0 && f->workers[i].generation == f->live;
+  for (; f->live != 0 && n < f->o->workers; n++) {
+    if (spawn(f, f->live) == EV_OK) continue;
+    ev_log(EV_LOG_ERROR, "%s", ev_error());
+    f->respawn_ns = ev_now_ns() + (uint64_t)RESPAWN_MS * 1000000;
+    return;
+  }
 }
 
 static void retire(fleet *f, int generation) { /* idle workers end now, busy ones with their answer */
@@ -209,8 +242,7 @@ static void publish(fleet *f, int generation, const json_t *said) {
     f->counts.reloads++;
     retire(f, before);
   }
-  for (int i = 1; i < f->o->workers; i++)
-    if (spawn(f, generation) != EV_OK) ev_log(EV_LOG_ERROR, "%s", ev_error());
+  refill(f);
   f->hooks.published(f->hooks.ctx, f->version);
 }
 
@@ -223,7 +255,14 @@ static void pump(fleet *f) {
     f->first = j->next;
     if (f->first == NULL) f->end = &f->first;
     w->current = j;
-    if (send(w->fd, j->message, strlen(j->message), MSG_NOSIGNAL) < 0 && errno != EAGAIN) drop(f, w, true);
+    if (send(w->fd, j->message, strlen(j->message), MSG_NOSIGNAL) >= 0) continue;
+    if (errno == EMSGSIZE) { /* more than the kernel's buffers take: no worker's fault */
+      w->current = NULL;
+      finish_job(f, j, NULL, 0);
+    } else {
+      drop(f, w, true);
+      refill(f);
+    }
   }
 }
 
@@ -250,12 +289,14 @@ static void died(fleet *f, worker *w) {
   int generation = w->generation;
   bool was_ready = w->ready;
   f->counts.deaths++;
-  drop(f, w, false);
+  int how = drop(f, w, false);
   if (generation == f->loading && !was_ready) {
+    char why[128] = "a worker died while it loaded the new version";
+    if (WIFSIGNALED(how) && WTERMSIG(how) == SIGALRM) snprintf(why, sizeof why, "the new version made no slate in %d ms", warm_ms(f));
     f->loading = 0;
-    keep_error(f, "a worker died while it loaded the new version");
+    keep_error(f, why);
   } else if (generation == f->live) {
-    if (was_ready) spawn(f, generation); /* its request got the fallback; the next finds a fresh state */
+    if (was_ready) refill(f); /* its request got the fallback; the next finds a fresh state */
     else f->respawn_ns = ev_now_ns() + (uint64_t)RESPAWN_MS * 1000000;
   }
 }
@@ -288,6 +329,11 @@ bool fleet_event(fleet *f, int fd) {
 
 ev_status fleet_submit(fleet *f, request *r, char *message) {
   job *j = calloc(1, sizeof *j);
+  if (message != NULL && strlen(message) > MESSAGE_MAX) {
+    free(j);
+    free(message);
+    return ev_fail(EV_ELIMIT, "a message of more than %u bytes", MESSAGE_MAX);
+  }
   if (j == NULL || message == NULL) {
     free(j);
     free(message);
@@ -316,6 +362,11 @@ ev_status fleet_load(fleet *f) {
 
 bool fleet_watches(const fleet *f, int fd) { return fd == f->watch_fd; }
 
+static bool is_source(const char *name) {
+  const char *dot = strrchr(name, '.');
+  return dot != NULL && (strcmp(dot, ".lua") == 0 || strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0);
+}
+
 void fleet_edited(fleet *f) {
   char buffer[16384] __attribute__((aligned(8)));
   for (;;) {
@@ -325,6 +376,8 @@ void fleet_edited(fleet *f) {
       const struct inotify_event *e = (const struct inotify_event *)(const void *)p;
       for (size_t i = 0; i < f->n_files && e->len > 0; i++)
         if (f->files[i] != NULL && strcmp(f->files[i], e->name) == 0) f->edited_ns = ev_now_ns();
+      /* What a version that could not be loaded is made of is not known: any source beside may be its cure. */
+      if (f->error[0] != '\0' && e->len > 0 && is_source(e->name)) f->edited_ns = ev_now_ns();
       p += sizeof *e + e->len;
     }
   }
@@ -343,7 +396,7 @@ int fleet_tick(fleet *f) {
   }
   if (f->respawn_ns != 0 && now >= f->respawn_ns) {
     f->respawn_ns = 0;
-    if (f->live != 0 && spawn(f, f->live) != EV_OK) ev_log(EV_LOG_ERROR, "%s", ev_error());
+    refill(f);
   } else if (f->respawn_ns != 0 && f->respawn_ns < next) {
     next = f->respawn_ns;
   }
@@ -351,10 +404,9 @@ int fleet_tick(fleet *f) {
     worker *w = &f->workers[i];
     if (w->pid == 0 || w->current == NULL) continue;
     if (now >= w->current->deadline_ns) {
-      int generation = w->generation;
       f->counts.late++;
       drop(f, w, true);
-      if (generation == f->live && spawn(f, generation) != EV_OK) ev_log(EV_LOG_ERROR, "%s", ev_error());
+      refill(f);
     } else if (w->current->deadline_ns < next) {
       next = w->current->deadline_ns;
     }

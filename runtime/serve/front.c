@@ -21,6 +21,7 @@
 #define BODY_MAX (1u << 20)
 #define USER_MAX 256
 #define DRAIN_MS 5000
+#define TEACH_EVENTS 256 /* in one message to a worker */
 #define N_BUCKETS 10
 
 static const double buckets_ms[N_BUCKETS] = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000};
@@ -127,9 +128,9 @@ static void recommend(front *f, request *r, const char *user) {
 }
 
 /* Live events reach the agents through one worker; what they learn is in memory that all workers share. */
-static void teach(front *f, const parsed_events *e) {
+static void teach(front *f, const parsed_events *e, size_t first, size_t n) {
   json_t *list = json_array();
-  for (size_t i = 0; i < e->n; i++) {
+  for (size_t i = first; i < first + n; i++) {
     uint32_t user = ev_snapshot_find_user(f->snapshot, e->events[i].user, strlen(e->events[i].user));
     json_t *o = json_pack("{s:I, s:s, s:f, s:f}", "item", (json_int_t)e->items[i], "type", e->events[i].type, "value", e->events[i].value, "time",
                           (double)e->events[i].time_ms / 1000);
@@ -140,7 +141,7 @@ static void teach(front *f, const parsed_events *e) {
   char *dump = json_dumps(message, JSON_COMPACT);
   json_decref(message);
   if (fleet_version(f->fleet)[0] == '\0') free(dump);
-  else if (fleet_submit(f->fleet, NULL, dump) != EV_OK) ev_log(EV_LOG_WARN, "agents did not learn of %zu events: %s", e->n, ev_error());
+  else if (fleet_submit(f->fleet, NULL, dump) != EV_OK) ev_log(EV_LOG_WARN, "agents did not learn of %zu events: %s", n, ev_error());
 }
 
 static void take_events(front *f, request *r) {
@@ -158,7 +159,7 @@ static void take_events(front *f, request *r) {
     /* A batch with old events in it is rare; learning twice from those costs less than asking for each. */
     for (size_t i = 0; i < e.n && n_new > 0; i++)
       if (users_add(f->users, e.events[i].user, e.items[i]) != EV_OK) ev_log(EV_LOG_ERROR, "%s", ev_error());
-    if (n_new > 0) teach(f, &e);
+    for (size_t i = 0; i < e.n && n_new > 0; i += TEACH_EVENTS) teach(f, &e, i, e.n - i < TEACH_EVENTS ? e.n - i : TEACH_EVENTS);
     f->events += n_new;
     set_response(r, 200, json_pack("{s:I, s:I}", "accepted", (json_int_t)e.n, "new", (json_int_t)n_new));
   }
@@ -275,7 +276,10 @@ static void published(void *ctx, const char *version) {
   front *f = ctx;
   bool first = f->since_ms == 0;
   f->since_ms = ev_wall_ms();
-  if (first) printf("serving %s version %.12s on http://%s:%u\n", f->o->composition, version, f->o->host, f->port);
+  if (f->o->json && first)
+    printf("{\"composition\": \"%s\", \"version\": \"%s\", \"url\": \"http://%s:%u\"}\n", f->o->composition, version, f->o->host, f->port);
+  else if (f->o->json) ev_log(EV_LOG_INFO, "version %.12s is live", version);
+  else if (first) printf("serving %s version %.12s on http://%s:%u\n", f->o->composition, version, f->o->host, f->port);
   else printf("version %.12s is live\n", version);
   fflush(stdout);
 }

@@ -22,6 +22,7 @@ typedef struct ev_serve_options {
   int deadline_ms;           /* of one recommendation */
   uint64_t seed;
   bool quiet;
+  bool json;                 /* where it listens, as one JSON document on standard output */
 } ev_serve_options;
 
 ev_status ev_serve(const ev_serve_options *o);

@@ -132,23 +132,25 @@ ev_status users_history(const users *u, const char *user, uint32_t **items, size
   return EV_OK;
 }
 
+static int by_number(const void *a, const void *b) {
+  uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+  return (x > y) - (x < y);
+}
+
 json_t *users_request(const users *u, const char *user, size_t n) {
   uint32_t *items;
   size_t n_items;
   if (users_history(u, user, &items, &n_items) != EV_OK) return NULL;
   json_t *history = json_array(), *seen = json_array();
   for (size_t i = n_items > HISTORY_MAX ? n_items - HISTORY_MAX : 0; i < n_items; i++) json_array_append_new(history, json_integer(items[i]));
-  for (size_t i = 0; i < n_items; i++) json_array_append_new(seen, json_integer(items[i]));
+  qsort(items, n_items, sizeof *items, by_number); /* each once: a message has a bounded size, a user's events have not */
+  for (size_t i = 0; i < n_items; i++)
+    if (i == 0 || items[i] != items[i - 1]) json_array_append_new(seen, json_integer(items[i]));
   ev_free(items);
   uint32_t index = ev_snapshot_find_user(u->snapshot, user, strlen(user));
   json_t *message = json_pack("{s:s, s:o, s:o, s:I}", "op", "recommend", "history", history, "seen", seen, "n", (json_int_t)n);
   if (message != NULL && index != EV_NONE) json_object_set_new(message, "user", json_integer(index));
   return message;
-}
-
-static int by_number(const void *a, const void *b) {
-  uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-  return (x > y) - (x < y);
 }
 
 json_t *users_fallback(const users *u, const char *user, size_t n) {

@@ -1,5 +1,4 @@
-/* learn_recall.c - recall models against their formulas in doubles; same bits for any threads; faults; damaged files. */
-#include <dirent.h>
+/* learn_recall.c - every recall model against its formula in doubles, in lists, alone and for given items. */
 #include <math.h>
 
 #include "learn/learn.h"
@@ -254,48 +253,6 @@ static void content_is_cosine_of_tfidf_and_knows_untouched_items(void **s) {
   close_world(&w);
 }
 
-/* Powers so steep that weights leave what a float can hold: they count nothing, and the rest of the row is as it was. */
-static void weights_that_underflow_count_nothing(void **s) {
-  (void)s;
-  world w;
-  open_world(&w, 60, 40);
-  ev_model *m;
-  assert_int_equal(ev_fit_item_knn(in_folder("m"), w.v, &(ev_item_knn_options){200, 10, 0.5f, 80}, NULL), EV_OK);
-  assert_int_equal(ev_model_open(&m, in_folder("m")), EV_OK);
-  ev_array idx;
-  assert_true(ev_pack_find(ev_model_pack(m), "idx", &idx));
-  assert_int_equal(idx.rows, 0);
-  ev_model_close(m);
-  ev_free(w.number);
-  ev_buf text = {0};
-  ev_buf_printf(&text, "item_id:token\twords:token_seq\n"); /* each a rare word shared by two, and seven that nearly all have */
-  for (int i = 0; i < 52; i++) ev_buf_printf(&text, "i%d\trare%d%s\n", i, i / 2, i < 3 ? "" : " a b c d e f g");
-  write_text(in_folder("w.item"), text.data, text.len);
-  ev_buf_free(&text);
-  const char *files[] = {in_folder("w.csv"), in_folder("w.item")};
-  ev_import_options o;
-  ev_import_defaults(&o);
-  o.files = files;
-  o.n_files = 2;
-  ev_view_free(w.v);
-  ev_snapshot_close(w.s);
-  assert_int_equal(ev_import(&o, in_folder("world")), EV_OK);
-  assert_int_equal(ev_snapshot_open(&w.s, in_folder("world")), EV_OK);
-  assert_int_equal(ev_view_new(&w.v, w.s, EV_TRAIN), EV_OK);
-  for (int power = 10; power <= 30; power++) { /* on the way the words' weights underflow, and before them their products */
-    ev_content_options c = {NULL, 0, 1, (float)power, 0};
-    assert_int_equal(ev_fit_content(in_folder("m"), w.v, &c, NULL), EV_OK);
-    assert_int_equal(ev_model_open(&m, in_folder("m")), EV_OK);
-    ev_array weight;
-    assert_true(ev_pack_find(ev_model_pack(m), "weight", &weight));
-    assert_int_equal(weight.rows, 52);
-    for (size_t i = 0; i < 52; i++) assert_true(fabsf(((const float *)weight.data)[i] - 1) < 1e-5f); /* the other one of the rare word */
-    ev_model_close(m);
-  }
-  ev_view_free(w.v);
-  ev_snapshot_close(w.s);
-}
-
 /* EASE is the only B of zero diagonal for which (G + λI)(I − B) is diagonal: P diag(P)⁻¹ without taking an inverse. */
 static void ease_solves_its_equations(void **s) {
   (void)s;
@@ -351,4 +308,100 @@ static void ease_solves_its_equations(void **s) {
   close_world(&w);
   void *blocks[] = {b, g, in, out, row, every};
   for (int i = 0; i < 6; i++) ev_free(blocks[i]);
+}
+
+/* The vector of a user (or item) with n entries of the other side: the normal equations by elimination, in doubles. */
+static void solve(double *x, const float *other, const double *gram, const uint32_t *entries, size_t n, size_t n_other, const ev_ials_options *o) {
+  size_t d = o->n_dims;
+  double a[16][17];
+  double ridge = (double)o->regularization * pow((double)n + (double)o->unobserved_weight * (double)n_other, (double)o->frequency_power);
+  for (size_t f = 0; f < d; f++) {
+    for (size_t h = 0; h < d; h++) a[f][h] = gram[f * d + h] * (double)o->unobserved_weight + (f == h ? ridge : 0);
+    a[f][d] = 0;
+    for (size_t e = 0; e < n; e++) {
+      const float *y = other + entries[e] * d;
+      for (size_t h = 0; h < d; h++) a[f][h] += (double)y[f] * y[h];
+      a[f][d] += y[f];
+    }
+  }
+  for (size_t k = 0; k < d; k++)
+    for (size_t f = 0; f < d; f++) {
+      double factor = f == k ? 0 : a[f][k] / a[k][k];
+      for (size_t h = k; h <= d && factor != 0; h++) a[f][h] -= factor * a[k][h];
+    }
+  for (size_t f = 0; f < d; f++) x[f] = n > 0 ? a[f][d] / a[f][f] : 0;
+}
+
+static double dot(const float *x, const float *y, size_t d) {
+  double sum = 0;
+  for (size_t f = 0; f < d; f++) sum += (double)x[f] * y[f];
+  return sum;
+}
+
+/* The objective as learn.h writes it: every pair of user and item, and both sides' penalties. */
+static double objective(const world *w, const float *user, const float *item, const ev_ials_options *o) {
+  size_t d = o->n_dims;
+  double sum = 0, a0 = (double)o->unobserved_weight, nu = (double)o->frequency_power;
+  const ev_csr *m = &w->v->by_user;
+  for (size_t u = 0; u < w->n_users; u++) {
+    for (size_t i = 0; i < w->n_items; i++) sum += a0 * pow(dot(user + u * d, item + i * d, d), 2);
+    for (uint64_t e = m->ptr[u]; e < m->ptr[u + 1]; e++) sum += pow(1 - dot(user + u * d, item + m->idx[e] * d, d), 2);
+    sum += (double)o->regularization * pow(degree(m, u) + a0 * (double)w->n_items, nu) * dot(user + u * d, user + u * d, d);
+  }
+  for (size_t i = 0; i < w->n_items; i++)
+    sum += (double)o->regularization * pow(degree(&w->v->by_item, i) + a0 * (double)w->n_users, nu) * dot(item + i * d, item + i * d, d);
+  return sum;
+}
+
+static void ials_descends_to_its_half_steps_solution(void **s) {
+  (void)s;
+  enum { D = 8 };
+  static const ev_ials_options settings[] = {{D, 0, 0.1f, 0.02f, 1, 0.1f, 5}, {D, 0, 0.5f, 0.5f, 0.4f, 0.3f, 6}};
+  world w;
+  open_world(&w, 240, 1100);
+  double gram[D * D], *scores = ev_alloc(w.n_users, w.n_items * sizeof *scores);
+  for (int t = 0; t < 2; t++) {
+    ev_ials_options o = settings[t];
+    double before = INFINITY;
+    for (o.epochs = 1; o.epochs <= 6; o.epochs++) {
+      ev_pack *p;
+      ev_array user, item, made;
+      assert_int_equal(ev_fit_ials(in_folder("m"), w.v, &o, NULL), EV_OK);
+      assert_int_equal(ev_pack_open(&p, in_folder("m")), EV_OK);
+      assert_true(ev_pack_find(p, "user", &user) && ev_pack_find(p, "item", &item) && ev_pack_find(p, "gram", &made));
+      assert_true(user.rows == w.n_users && item.rows == w.n_items && user.cols == D && item.cols == D && made.rows == D && made.cols == D);
+      double now = objective(&w, user.data, item.data, &o);
+      if (!(now <= before * (1 + 1e-6))) fail_msg("epoch %u: the objective rises from %g to %g", o.epochs, before, now);
+      before = now;
+      const float *items = item.data, *users = user.data;
+      const ev_csr *m = &w.v->by_user;
+      memset(gram, 0, sizeof gram);
+      for (size_t i = 0; i < w.n_items * D; i += D)
+        for (size_t f = 0; f < D * D; f++) gram[f] += (double)items[i + f / D] * items[i + f % D];
+      for (size_t f = 0; f < D * D; f++) assert_true(fabs(((const float *)made.data)[f] - gram[f]) < 1e-4 * (1 + fabs(gram[f])));
+      for (size_t u = 0; u < w.n_users; u++) {
+        double x[D];
+        solve(x, items, gram, m->idx + m->ptr[u], m->ptr[u + 1] - m->ptr[u], w.n_items, &o);
+        for (size_t f = 0; f < D; f++)
+          if (!(fabs(x[f] - users[u * D + f]) < 1e-4)) fail_msg("epoch %u, user %zu: %g, %g expected", o.epochs, u, (double)users[u * D + f], x[f]);
+        for (size_t i = 0; i < w.n_items; i++) {
+          scores[u * w.n_items + i] = 0;
+          for (size_t f = 0; f < D; f++) scores[u * w.n_items + i] += x[f] * items[i * D + f];
+        }
+      }
+      ev_pack_close(p);
+    }
+    check_model(&w, in_folder("m"), scores, false);
+  }
+  ev_free(scores);
+  close_world(&w);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(item_knn_is_shrunk_cosine), cmocka_unit_test(only_the_largest_weights_are_kept),
+      cmocka_unit_test(content_is_cosine_of_tfidf_and_knows_untouched_items), cmocka_unit_test(ease_solves_its_equations),
+      cmocka_unit_test(ials_descends_to_its_half_steps_solution),
+  };
+  return RUN(tests);
 }

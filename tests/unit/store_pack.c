@@ -1,0 +1,435 @@
+/* store_pack.c - packs: what was written is read back, damage is refused, forgeries read nothing out of bounds; snapshots likewise. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <math.h>
+
+#include "store/store.h"
+#include "support.h"
+
+typedef struct bytes { /* a file in memory, where a mapping would lie: aligned, and not a byte longer */
+  uint8_t *data;
+  size_t size;
+} bytes;
+
+static bytes read_bytes(const char *path) {
+  ev_buf b = {0};
+  bytes out;
+  assert_int_equal(ev_file_read(&b, path, 1 << 24), EV_OK);
+  assert_int_equal(posix_memalign((void **)&out.data, 64, b.len), 0);
+  memcpy(out.data, b.data, b.len);
+  out.size = b.len;
+  ev_buf_free(&b);
+  return out;
+}
+
+static void rewrite(const char *path, const uint8_t *data, size_t size) { /* in place: truncating to nothing makes file systems flush */
+  int fd = open(path, O_WRONLY | O_CREAT, 0644);
+  assert_true(fd >= 0 && pwrite(fd, data, size, 0) == (ssize_t)size && ftruncate(fd, (off_t)size) == 0);
+  close(fd);
+}
+
+static size_t n_files(void) { /* in the test's folder */
+  DIR *d = opendir(folder);
+  size_t n = 0;
+  while (readdir(d) != NULL) n++;
+  closedir(d);
+  return n - 2;
+}
+
+static ev_status write_small(const char *path, const char *kind, float first) {
+  const float numbers[3] = {first, -1, NAN};
+  const uint8_t letters[5] = "abcde";
+  const uint64_t wide[4] = {1, 2, 3, UINT64_MAX};
+  ev_pack_writer *w;
+  EV_TRY(ev_pack_writer_open(&w, path, kind));
+  ev_status status = ev_pack_write(w, "numbers", EV_F32, numbers, 3, 1);
+  if (status == EV_OK) status = ev_pack_write(w, "letters", EV_U8, letters, 5, 1);
+  if (status == EV_OK) status = ev_pack_write(w, "nothing", EV_I64, NULL, 0, 3);
+  if (status == EV_OK) status = ev_pack_write(w, "wide", EV_U64, wide, 2, 2);
+  if (status == EV_OK) return ev_pack_writer_commit(w);
+  ev_pack_writer_abort(w);
+  return status;
+}
+
+static void what_was_written_is_read_back(void **s) {
+  (void)s;
+  static const size_t widths[] = {1, 4, 8, 8, 4, 8};
+  enum { N = 40 };
+  char name[N][48];
+  uint8_t *data[N];
+  size_t rows[N], cols[N];
+  ev_rng r;
+  ev_pack_writer *w;
+  ev_pack *p;
+  ev_array a;
+  ev_rng_seed(&r, 3, 0);
+  assert_int_equal(ev_pack_writer_open(&w, in_folder("read-back"), "a kind of 31 bytes: it just fits"), EV_EINVAL);
+  assert_int_equal(ev_pack_writer_open(&w, in_folder("read-back"), "a kind of 31 bytes: just enough"), EV_OK);
+  for (int i = 0; i < N; i++) {
+    rows[i] = ev_rng_below(&r, 9) == 0 ? 0 : ev_rng_below(&r, i == 20 ? 90000 : 50);
+    cols[i] = i % 4 == 0 ? 1 + ev_rng_below(&r, 7) : 1;
+    size_t size = rows[i] * cols[i] * widths[i % 6];
+    data[i] = malloc(size + 1);
+    for (size_t k = 0; k < size; k++) data[i][k] = (uint8_t)ev_rng_u64(&r);
+    snprintf(name[i], sizeof name[i], i == 5 ? "a name of forty-seven bytes, which is the limit" : "array %d", i);
+    assert_int_equal(ev_pack_write(w, name[i], (ev_dtype)(i % 6), data[i], rows[i], cols[i]), EV_OK);
+  }
+  assert_int_equal(ev_pack_write(w, "array 7", EV_U8, "", 1, 1), EV_EEXIST);
+  assert_int_equal(ev_pack_write(w, "a name of forty-eight bytes, that is one too many", EV_U8, "", 1, 1), EV_EINVAL);
+  assert_int_equal(ev_pack_write(w, "too large", EV_F64, "", SIZE_MAX / 4, 1), EV_ENOMEM);
+  assert_int_equal(ev_pack_writer_commit(w), EV_OK);
+  assert_int_equal(ev_pack_open(&p, in_folder("read-back")), EV_OK);
+  assert_string_equal(ev_pack_kind(p), "a kind of 31 bytes: just enough");
+  assert_int_equal(ev_pack_size(p), N);
+  for (int i = 0; i < N; i++) {
+    ev_array found;
+    assert_string_equal(ev_pack_name(p, (size_t)i, &a), name[i]);
+    assert_true(a.dtype == (ev_dtype)(i % 6) && a.rows == rows[i] && a.cols == cols[i]);
+    assert_int_equal((uintptr_t)a.data % 64, 0);
+    assert_int_equal(ev_dtype_size(a.dtype), widths[i % 6]);
+    assert_memory_equal(a.data, data[i], rows[i] * cols[i] * widths[i % 6]);
+    assert_true(ev_pack_find(p, name[i], &found) && found.data == a.data);
+    assert_int_equal(ev_pack_get(p, name[i], (ev_dtype)(i % 6), &a), EV_OK);
+    assert_int_equal(ev_pack_get(p, name[i], (ev_dtype)((i + 1) % 6), &a), EV_ECORRUPT);
+    free(data[i]);
+  }
+  assert_false(ev_pack_find(p, "array", &a));
+  assert_int_equal(ev_pack_get(p, "array", EV_U8, &a), EV_ECORRUPT);
+  assert_non_null(strstr(ev_error(), "'array'"));
+  ev_pack_close(p);
+  ev_pack_close(NULL);
+  assert_int_equal(ev_pack_open(&p, in_folder("absent")), EV_ENOTFOUND);
+}
+
+static void a_pack_holds_4096_arrays_and_no_more(void **s) {
+  (void)s;
+  ev_pack_writer *w;
+  ev_pack *p;
+  char name[48];
+  assert_int_equal(ev_pack_writer_open(&w, in_folder("many"), "many"), EV_OK);
+  for (int i = 0; i < 4096; i++) {
+    snprintf(name, sizeof name, "%d", i);
+    assert_int_equal(ev_pack_write(w, name, EV_U8, name, i % 3 != 0, 1), EV_OK);
+  }
+  assert_int_equal(ev_pack_write(w, "one more", EV_U8, name, 1, 1), EV_ELIMIT);
+  assert_int_equal(ev_pack_writer_commit(w), EV_OK);
+  assert_int_equal(ev_pack_open(&p, in_folder("many")), EV_OK);
+  assert_int_equal(ev_pack_size(p), 4096);
+  ev_pack_close(p);
+  assert_int_equal(ev_pack_writer_open(&w, in_folder("many"), ""), EV_OK); /* and it may hold none */
+  assert_int_equal(ev_pack_writer_commit(w), EV_OK);
+  assert_int_equal(ev_pack_open(&p, in_folder("many")), EV_OK);
+  assert_int_equal(ev_pack_size(p), 0);
+  ev_pack_close(p);
+}
+
+static ev_hash hash_of(const char *kind, const char *name, ev_dtype dtype, const void *data, size_t rows, size_t cols, const char *path) {
+  ev_pack_writer *w;
+  ev_pack *p;
+  ev_hash h;
+  assert_int_equal(ev_pack_writer_open(&w, path, kind), EV_OK);
+  assert_int_equal(ev_pack_write(w, "first", EV_U8, "x", 1, 1), EV_OK);
+  assert_int_equal(ev_pack_write(w, name, dtype, data, rows, cols), EV_OK);
+  assert_int_equal(ev_pack_writer_commit(w), EV_OK);
+  assert_int_equal(ev_pack_open(&p, path), EV_OK);
+  ev_pack_hash(p, &h);
+  ev_pack_close(p);
+  return h;
+}
+
+static void the_address_is_of_the_content_and_of_nothing_else(void **s) {
+  (void)s;
+  const uint32_t x[4] = {1, 2, 3, 4}, y[4] = {1, 2, 3, 5};
+  const char *path = in_folder("address");
+  ev_hash h = hash_of("k", "n", EV_U32, x, 4, 1, path), same = hash_of("k", "n", EV_U32, x, 4, 1, in_folder("elsewhere"));
+  assert_memory_equal(&h, &same, sizeof h);
+  ev_hash others[] = {hash_of("l", "n", EV_U32, x, 4, 1, path), hash_of("k", "m", EV_U32, x, 4, 1, path), hash_of("k", "n", EV_F32, x, 4, 1, path),
+                      hash_of("k", "n", EV_U32, y, 4, 1, path), hash_of("k", "n", EV_U32, x, 2, 2, path), hash_of("k", "n", EV_U32, x, 3, 1, path)};
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++) assert_memory_not_equal(&h, &others[i], sizeof h);
+}
+
+static void every_flipped_byte_and_every_cut_is_refused(void **s) {
+  (void)s;
+  const char *path = in_folder("small");
+  ev_pack *p;
+  assert_int_equal(write_small(path, "small", 1), EV_OK);
+  bytes b = read_bytes(path);
+  assert_int_equal(ev_pack_validate(b.data, b.size, true), EV_OK);
+  for (size_t i = 0; i < b.size; i++) {
+    for (int bit = 0; bit < 8; bit++) {
+      b.data[i] ^= (uint8_t)(1 << bit);
+      if (ev_pack_validate(b.data, b.size, true) != EV_ECORRUPT) fail_msg("byte %zu, bit %d: accepted", i, bit);
+      b.data[i] ^= (uint8_t)(1 << bit);
+    }
+    b.data[i] ^= 0xFF;
+    rewrite(path, b.data, b.size);
+    assert_int_equal(ev_pack_open(&p, path), EV_ECORRUPT);
+    assert_null(p);
+    assert_ptr_equal(strstr(ev_error(), path), ev_error()); /* the message names the file */
+    b.data[i] ^= 0xFF;
+  }
+  for (size_t size = 0; size < b.size; size++) {
+    bytes cut = {malloc(size + 64), size};
+    uint8_t *aligned = (uint8_t *)(((uintptr_t)cut.data + 63) / 64 * 64);
+    memcpy(aligned, b.data, size);
+    assert_int_equal(ev_pack_validate(aligned, size, true), EV_ECORRUPT);
+    free(cut.data);
+    rewrite(path, b.data, size);
+    assert_int_equal(ev_pack_open(&p, path), EV_ECORRUPT);
+  }
+  uint8_t *longer = calloc(1, b.size + 200);
+  memcpy(longer, b.data, b.size);
+  for (size_t more = 1; more < 200; more++) assert_int_equal(ev_pack_validate(longer, b.size + more, true), EV_ECORRUPT);
+  free(longer);
+  free(b.data);
+}
+
+/* Layout of pack.c: header of 128 bytes, table of 96 bytes an array at the offset in the header. */
+static uint64_t *word(bytes b, size_t at) { return (uint64_t *)(void *)(b.data + at); }
+
+static void seal(bytes b) { /* header and table pass their checksums again */
+  *word(b, 64) = ev_checksum(b.data + *word(b, 16), b.size - *word(b, 16));
+  *word(b, 120) = ev_checksum(b.data, 120);
+}
+
+static void a_forged_pack_is_refused_although_its_checksums_hold(void **s) {
+  (void)s;
+  enum { TABLE = 1, HEADER = 0, NAME = 0, DTYPE = 48, ROWS = 56, COLS = 64, OFFSET = 72, RESERVED = 88 };
+  static const struct {
+    int where;     /* the header, or an entry of the table: 1 is the first */
+    size_t at;
+    uint64_t value;
+    const char *says;
+  } forgeries[] = {
+      {HEADER, 8, 5, "makes no sense"},           {HEADER, 8, 3, "makes no sense"},           {HEADER, 8, 0, "makes no sense"},
+      {HEADER, 8, UINT64_MAX / 96 + 2, "makes no sense"}, {HEADER, 56, UINT64_MAX, NULL /* the kind is not ended: see below */},
+      {TABLE, NAME, 0, "no name"},                {TABLE + 3, NAME, 0, "no name"},            {TABLE, DTYPE, 6, "unknown type"},
+      {TABLE, DTYPE, UINT64_MAX, "unknown type"}, {TABLE, DTYPE, 1ull << 32, "unknown type"}, {TABLE, DTYPE, 5, "fails its checksum"},
+      {TABLE, ROWS, 1000, "does not lie"},        {TABLE, ROWS, UINT64_MAX, "does not lie"},  {TABLE, ROWS, 1ull << 62, "does not lie"},
+      {TABLE + 3, COLS, 1ull << 63, "does not lie"}, {TABLE + 3, COLS, 1ull << 60, "does not lie"}, {TABLE, OFFSET, 0, "does not lie"},
+      {TABLE, OFFSET, 64, "does not lie"},        {TABLE + 1, OFFSET, 128, "does not lie"},   {TABLE + 1, OFFSET, 200, "does not lie"},
+      {TABLE + 3, OFFSET, 1ull << 63, "does not lie"}, {TABLE + 3, OFFSET, UINT64_MAX - 63, "does not lie"}, {TABLE + 2, RESERVED, 1, "does not lie"},
+      {TABLE, ROWS, 1, "fails its checksum"},     {TABLE, ROWS, 0, "fails its checksum"},              {TABLE + 3, ROWS, 1, "fails its checksum"},
+      {TABLE, OFFSET, 192, NULL},
+  };
+  const char *path = in_folder("forged");
+  assert_int_equal(write_small(path, "small", 1), EV_OK);
+  bytes b = read_bytes(path), whole = read_bytes(path);
+  size_t table = *word(b, 16);
+  for (size_t i = 0; i < sizeof forgeries / sizeof *forgeries; i++) {
+    memcpy(b.data, whole.data, b.size);
+    *word(b, forgeries[i].where == HEADER ? forgeries[i].at : table + 96 * (size_t)(forgeries[i].where - 1) + forgeries[i].at) = forgeries[i].value;
+    if (forgeries[i].where == HEADER && forgeries[i].at == 56) memset(b.data + 32, 'k', 32);
+    seal(b);
+    if (ev_pack_validate(b.data, b.size, true) != EV_ECORRUPT) fail_msg("forgery %zu: accepted", i);
+    if (forgeries[i].says != NULL && strstr(ev_error(), forgeries[i].says) == NULL) fail_msg("forgery %zu: %s", i, ev_error());
+  }
+  static const uint64_t offsets[] = {0, 64, 128, 129, 1ull << 40, UINT64_MAX, UINT64_MAX - 63};
+  for (size_t i = 0; i < sizeof offsets / sizeof *offsets; i++) { /* of the table itself: only the header can be sealed */
+    memcpy(b.data, whole.data, b.size);
+    *word(b, 16) = offsets[i];
+    *word(b, 120) = ev_checksum(b.data, 120);
+    assert_int_equal(ev_pack_validate(b.data, b.size, true), EV_ECORRUPT);
+  }
+  memcpy(b.data, whole.data, b.size);
+  memset(b.data + table, 'n', 48); /* a name without an end */
+  seal(b);
+  assert_int_equal(ev_pack_validate(b.data, b.size, true), EV_ECORRUPT);
+  memcpy(b.data, whole.data, b.size);
+  b.data[128 + 12] = 1; /* in the gap behind three floats */
+  seal(b);
+  assert_int_equal(ev_pack_validate(b.data, b.size, true), EV_ECORRUPT);
+  assert_non_null(strstr(ev_error(), "gap"));
+  memcpy(b.data, whole.data, b.size);
+  b.data[128] ^= 1;
+  assert_int_equal(ev_pack_validate(b.data, b.size, false), EV_OK); /* a shallow look does not read the arrays */
+  free(b.data);
+  free(whole.data);
+}
+
+static void an_aborted_write_leaves_the_old_file(void **s) {
+  (void)s;
+  const char *path = in_folder("kept");
+  ev_pack *p, *old;
+  ev_pack_writer *w;
+  ev_array a;
+  assert_int_equal(write_small(path, "old", 5), EV_OK);
+  size_t before = n_files();
+  assert_int_equal(ev_pack_writer_open(&w, path, "new"), EV_OK);
+  assert_int_equal(ev_pack_write(w, "numbers", EV_F32, &(float){7}, 1, 1), EV_OK);
+  assert_int_equal(n_files(), before + 1);
+  ev_pack_writer_abort(w);
+  ev_pack_writer_abort(NULL);
+  assert_int_equal(n_files(), before);
+  assert_int_equal(ev_pack_open(&old, path), EV_OK);
+  assert_string_equal(ev_pack_kind(old), "old");
+  assert_int_equal(write_small(path, "new", 7), EV_OK); /* a rewrite under a reader: he keeps what he has */
+  assert_int_equal(n_files(), before);
+  assert_int_equal(ev_pack_open(&p, path), EV_OK);
+  assert_true(ev_pack_find(old, "numbers", &a) && ((const float *)a.data)[0] == 5);
+  assert_true(ev_pack_find(p, "numbers", &a) && ((const float *)a.data)[0] == 7);
+  assert_string_equal(ev_pack_path(p), path);
+  ev_pack_close(old);
+  ev_pack_close(p);
+  assert_int_equal(write_small(in_folder("no/such/folder"), "k", 1), EV_ENOTFOUND);
+}
+
+static void reading_and_writing_survive_faults(void **s) {
+  (void)s;
+  const char *path = in_folder("faults");
+  ev_pack *p;
+  assert_int_equal(write_small(path, "old", 5), EV_OK);
+  size_t before = n_files();
+  ASSERT_SURVIVES_FAULTS(write_small(path, "new", 7), );
+  assert_int_equal(n_files(), before);
+  ASSERT_SURVIVES_FAULTS(ev_pack_open(&p, path), ev_pack_close(p));
+}
+
+/* ---- Snapshots -----------------------------------------------------------------------------------------*/
+static void make_snapshot(const char *path) {
+  static const char rows[] = "user,item,time,rating,place\nu1,a,10,4,home\nu2,b,20,3,home\nu1,b,30,5,\nu3,c,40,2.5,away\nu2,a,50,1,away\nü,a,60,4,home\n";
+  static const char items[] = "item_id:token\tgenre:token_seq\tyear:float\tmaker:token\na\tx y\t1999\tm\nb\t\t\t\nc\ty\t2001\tn\nd\tz x\t2004\tm\n";
+  char csv[200], item[200];
+  snprintf(csv, sizeof csv, "%s.csv", path);
+  snprintf(item, sizeof item, "%s.item", path);
+  const char *files[] = {csv, item};
+  write_text(csv, rows, sizeof rows - 1);
+  write_text(item, items, sizeof items - 1);
+  ev_import_options o;
+  ev_import_defaults(&o);
+  o.files = files;
+  o.n_files = 2;
+  assert_int_equal(ev_import(&o, path), EV_OK);
+}
+
+static size_t look_at(const char *text, size_t len) { /* every byte, so that a sanitizer sees it read */
+  size_t sum = 0;
+  for (size_t i = 0; i < len; i++) sum += (unsigned char)text[i];
+  return sum;
+}
+
+/* Goes everywhere an index of the snapshot can lead: afterwards nothing may be out of bounds. */
+static size_t walk(const ev_snapshot *s) {
+  size_t n_users = ev_snapshot_n_users(s), n_items = ev_snapshot_n_items(s), n = ev_snapshot_n_interactions(s), len, sum = 0;
+  const uint64_t *user_ptr = ev_snapshot_user_ptr(s), *item_ptr = ev_snapshot_item_ptr(s);
+  assert_true(user_ptr[0] == 0 && user_ptr[n_users] == n && item_ptr[0] == 0 && item_ptr[n_items] == n);
+  for (size_t u = 0; u < n_users; u++) assert_true(user_ptr[u] <= user_ptr[u + 1]);
+  for (size_t i = 0; i < n_items; i++) {
+    assert_true(item_ptr[i] <= item_ptr[i + 1]);
+    for (uint64_t k = item_ptr[i]; k < item_ptr[i + 1]; k++) {
+      assert_true(ev_snapshot_item_interactions(s)[k] < n);
+      assert_int_equal(ev_snapshot_items(s)[ev_snapshot_item_interactions(s)[k]], i);
+    }
+  }
+  for (size_t i = 0; i < n; i++) {
+    assert_true(ev_snapshot_items(s)[i] < n_items);
+    sum += ev_snapshot_folds(s)[i] + (ev_snapshot_times(s) != NULL && ev_snapshot_times(s)[i] > 0) + (ev_snapshot_ratings(s) != NULL && ev_snapshot_ratings(s)[i] > 0);
+  }
+  for (uint32_t u = 0; u < n_users; u++) {
+    const char *id = ev_snapshot_user_id(s, u, &len);
+    sum += look_at(id, len) + ev_snapshot_find_user(s, id, len);
+  }
+  for (uint32_t i = 0; i < n_items; i++) {
+    const char *id = ev_snapshot_item_id(s, i, &len);
+    sum += look_at(id, len) + ev_snapshot_find_item(s, id, len);
+  }
+  assert_int_equal(ev_snapshot_find_item(s, "no such item", 12), EV_NONE);
+  for (ev_side side = EV_USER; side <= EV_INTERACTION; side++) {
+    for (size_t c = 0; c < ev_snapshot_n_columns(s, side); c++) {
+      const ev_column *x = ev_snapshot_column_at(s, side, c);
+      assert_int_equal(x->n_rows, side == EV_USER ? n_users : side == EV_ITEM ? n_items : n);
+      for (size_t i = 0; x->type == EV_FLOAT && i < x->n_rows; i++) sum += x->values[i] > 0;
+      size_t n_codes = x->type == EV_FLOAT ? 0 : x->type == EV_TOKEN ? x->n_rows : x->ptr[x->n_rows];
+      for (size_t i = 0; x->type == EV_TOKEN_LIST && i < x->n_rows; i++) assert_true(x->ptr[i] <= x->ptr[i + 1]);
+      for (size_t i = 0; i < n_codes; i++) assert_true(x->codes[i] < x->n_tokens || (x->type == EV_TOKEN && x->codes[i] == EV_NONE));
+      for (uint32_t t = 0; t < x->n_tokens; t++) {
+        const char *token = ev_column_token(x, t, &len);
+        sum += look_at(token, len);
+      }
+    }
+  }
+  return sum;
+}
+
+static void a_damaged_snapshot_is_refused(void **s) {
+  (void)s;
+  char path[160];
+  ev_snapshot *x;
+  snprintf(path, sizeof path, "%s", in_folder("damaged"));
+  make_snapshot(path);
+  assert_int_equal(ev_snapshot_open(&x, path), EV_OK);
+  assert_true(walk(x) > 0);
+  ev_snapshot_close(x);
+  ev_snapshot_close(NULL);
+  bytes b = read_bytes(path);
+  for (size_t i = 0; i < b.size; i++) {
+    b.data[i] ^= 0x10;
+    rewrite(path, b.data, b.size);
+    assert_int_equal(ev_snapshot_open(&x, path), EV_ECORRUPT);
+    assert_null(x);
+    b.data[i] ^= 0x10;
+  }
+  for (size_t size = 0; size < b.size; size += 7) {
+    rewrite(path, b.data, size);
+    assert_int_equal(ev_snapshot_open(&x, path), EV_ECORRUPT);
+  }
+  free(b.data);
+  assert_int_equal(write_small(path, "snapshot", 1), EV_OK); /* a pack, and of the right kind, but not a snapshot */
+  assert_int_equal(ev_snapshot_open(&x, path), EV_ECORRUPT);
+  assert_int_equal(write_small(path, "factors", 1), EV_OK);
+  assert_int_equal(ev_snapshot_open(&x, path), EV_ECORRUPT);
+  assert_non_null(strstr(ev_error(), "not a snapshot"));
+}
+
+static void a_forged_snapshot_is_refused_or_read_in_bounds(void **s) {
+  (void)s;
+  static const uint8_t masks[] = {0x01, 0x02, 0x80, 0xFF};
+  char path[160];
+  ev_snapshot *x;
+  size_t opened = 0, refused = 0;
+  snprintf(path, sizeof path, "%s", in_folder("forged-snapshot"));
+  make_snapshot(path);
+  bytes b = read_bytes(path);
+  size_t table = *word(b, 16), n = *word(b, 8);
+  for (size_t e = 0; e < n; e++) { /* each byte of each array, with every checksum made good again */
+    uint8_t *entry = b.data + table + 96 * e;
+    uint64_t at = *word(b, table + 96 * e + 72), size = ev_dtype_size((ev_dtype)entry[48]) * *word(b, table + 96 * e + 56);
+    for (uint64_t i = at; i < at + size; i++) {
+      for (size_t m = 0; m < sizeof masks; m++) {
+        b.data[i] ^= masks[m];
+        *word(b, table + 96 * e + 80) = ev_checksum(b.data + at, size);
+        seal(b);
+        rewrite(path, b.data, b.size);
+        ev_status status = ev_snapshot_open(&x, path);
+        if (status == EV_OK) walk(x), opened++;
+        else if (status == EV_ECORRUPT) refused++;
+        else fail_msg("array %.48s, byte %d: %s", (const char *)entry, (int)(i - at), ev_error());
+        ev_snapshot_close(x);
+        b.data[i] ^= masks[m];
+      }
+    }
+    *word(b, table + 96 * e + 80) = ev_checksum(b.data + at, size);
+  }
+  assert_true(opened > 100 && refused > 500); /* both ways were tried: a time may be anything, an index may not */
+  free(b.data);
+}
+
+static void opening_a_snapshot_survives_faults(void **s) {
+  (void)s;
+  char path[160];
+  ev_snapshot *x;
+  snprintf(path, sizeof path, "%s", in_folder("faulty"));
+  make_snapshot(path);
+  ASSERT_SURVIVES_FAULTS(ev_snapshot_open(&x, path), ev_snapshot_close(x));
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(what_was_written_is_read_back), cmocka_unit_test(a_pack_holds_4096_arrays_and_no_more),
+      cmocka_unit_test(the_address_is_of_the_content_and_of_nothing_else), cmocka_unit_test(every_flipped_byte_and_every_cut_is_refused),
+      cmocka_unit_test(a_forged_pack_is_refused_although_its_checksums_hold), cmocka_unit_test(an_aborted_write_leaves_the_old_file),
+      cmocka_unit_test(reading_and_writing_survive_faults), cmocka_unit_test(a_damaged_snapshot_is_refused),
+      cmocka_unit_test(a_forged_snapshot_is_refused_or_read_in_bounds), cmocka_unit_test(opening_a_snapshot_survives_faults),
+  };
+  return RUN(tests);
+}
