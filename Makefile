@@ -7,6 +7,9 @@ ifeq ($(origin CC),default)
 CC := gcc
 endif
 PYTHON ?= /usr/bin/python3
+# V=1 shows the commands.
+Q := $(if $(V),,@)
+say = @$(if $(V),:,printf '  %-4s %s\n' $(1) $(2))
 # Rooms from the ground up. Each is one archive; a room's tests link only what stands below it.
 ROOMS := core math store learn reward script jobs serve cli
 
@@ -60,17 +63,19 @@ check: build $(UNIT_TESTS) $(FUZZERS)
 build: $(BUILD)/evection ## the evection binary at build/evection
 
 $(BUILD)/evection: $(foreach r,$(ROOMS),$(call archive,$(r)))
-	$(CC) $(LDFLAGS) $(LDSAN) -pthread -o $@ -Wl,--whole-archive $(BUILD)/libcli.a -Wl,--no-whole-archive $(call below,cli) $(pkg_libs) -lm -ldl
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) $(LDSAN) -pthread -o $@ -Wl,--whole-archive $(BUILD)/libcli.a -Wl,--no-whole-archive $(call below,cli) $(pkg_libs) -lm -ldl
 
 $(BUILD)/obj/%.o: runtime/%.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(pkg_cflags) -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS) $(pkg_cflags) -MMD -MP -c -o $@ $<
 
 define room_rule
 $(call archive,$(1)): $(call objects,$(1))
 	@mkdir -p $$(@D)
 	@rm -f $$@
-	ar rcs $$@ $(call objects,$(1))
+	$$(Q)ar rcs $$@ $(call objects,$(1))
 .PHONY: unit-$(1)
 unit-$(1): $(filter $(BUILD)/unit/$(1)_%,$(UNIT_TESTS))
 	@$(PYTHON) tests/run.py $$^
@@ -80,7 +85,8 @@ $(foreach r,$(ROOMS),$(eval $(call room_rule,$(r))))
 define unit_rule
 $(BUILD)/unit/$(1): tests/unit/$(1).c $(call below,$(firstword $(subst _, ,$(1))))
 	@mkdir -p $$(@D)
-	$(CC) $(CFLAGS) $(pkg_cflags) -Iruntime -MMD -MP -o $$@ $$< $(call below,$(firstword $(subst _, ,$(1)))) $(LDFLAGS) $(LDSAN) $(pkg_libs) -lcmocka -lm -ldl
+	$$(call say,CC,$$<)
+	$$(Q)$(CC) $(CFLAGS) $(pkg_cflags) -Iruntime -MMD -MP -o $$@ $$< $(call below,$(firstword $(subst _, ,$(1)))) $(LDFLAGS) $(LDSAN) $(pkg_libs) -lcmocka -lm -ldl
 endef
 $(foreach t,$(notdir $(UNIT_TESTS)),$(eval $(call unit_rule,$(t))))
 
@@ -98,7 +104,8 @@ SAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-o
 FUZZ_SOURCES := $(foreach r,core math store learn reward,$(wildcard runtime/$(r)/*.c))
 $(BUILD)/fuzz/%: tests/fuzz/%.c tests/fuzz/driver.c $(FUZZ_SOURCES)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -O1 $(SAN_FLAGS) $(pkg_cflags) -Iruntime -o $@ $< tests/fuzz/driver.c $(FUZZ_SOURCES) $(pkg_libs) -lm
+	$(call say,FUZZ,$<)
+	$(Q)$(CC) $(CFLAGS) -O1 $(SAN_FLAGS) $(pkg_cflags) -Iruntime -o $@ $< tests/fuzz/driver.c $(FUZZ_SOURCES) $(pkg_libs) -lm
 
 fuzz: $(FUZZERS) ## mutates inputs of every parser for FUZZ_SECONDS each
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(PYTHON) tests/run.py $^

@@ -29,18 +29,19 @@ local function sorted_keys(t)
 end
 compose.sorted_keys = sorted_keys
 
+-- Fields of a wrong type are taken out, so that the rest can be checked. → { field → true } of those
 local function check_fields(t, known, what, found)
-  local names = sorted_keys(known)
+  local names, wrong = sorted_keys(known), {}
   for _, key in ipairs(sorted_keys(t)) do
     local want = known[key]
     if want == nil then
       found:add(yaml.line(t, key), "%s has no field '%s'%s", what, tostring(key), faults.suggest(tostring(key), names))
     elseif want ~= true and type(t[key]) ~= want then
       found:add(yaml.line(t, key), "%s: %s must be a %s, not a %s", what, key, want == "table" and "mapping" or want, type(t[key]))
-      return false
+      t[key], wrong[key] = nil, true
     end
   end
-  return true
+  return wrong
 end
 
 local function check_budget(t, what, found)
@@ -68,7 +69,7 @@ local function read_node(name, spec, nodes, base, found)
     found:add(line, "%s must be a mapping such as { agent: popular }", what)
     return
   end
-  if not check_fields(spec, node_fields, what, found) then return end
+  local wrong_types = check_fields(spec, node_fields, what, found)
   local node = { name = name, n = spec.n, from = {} }
   if spec.n and (spec.n < 1 or spec.n > 65536 or spec.n % 1 ~= 0) then
     found:add(yaml.line(spec, "n"), "%s: n must be a whole number from 1 to 65536, not %g", what, spec.n)
@@ -81,8 +82,8 @@ local function read_node(name, spec, nodes, base, found)
   end
   node.budget_ms = check_budget(spec, what, found)
   if spec.agent == nil then
-    found:add(line, "%s names no agent", what)
-    return
+    if not wrong_types.agent then found:add(line, "%s names no agent", what) end
+    return node
   end
   local a, errors = agent.find(spec.agent, base)
   if not a then
@@ -229,14 +230,14 @@ function compose.load(source, sets)
     found:add(1, "a composition needs nodes: a mapping of names to { agent: … }")
     return nil, found
   end
-  if not check_fields(t, top_fields, "a composition", found) then return nil, found end
+  local wrong_types = check_fields(t, top_fields, "a composition", found)
   if sets then apply_sets(t, sets, found) end
   local base = type(source) == "string" and source:match "^(.*)/[^/]*$" or "."
   local nodes = {}
   for _, name in ipairs(sorted_keys(t.nodes)) do nodes[name] = read_node(name, t.nodes[name], t.nodes, base, found) end
   for _, name in ipairs(sorted_keys(nodes)) do check_ports(nodes[name], t.nodes[name], t.nodes, found) end
   local list = order(nodes, yaml.lines(t.nodes), found)
-  check_output(t, nodes, list, found)
+  if not wrong_types.output then check_output(t, nodes, list, found) end
   local budget, sum = check_budget(t, "the composition", found), 0
   for _, node in ipairs(list) do sum = sum + (node.budget_ms or 0) end
   if budget and sum > budget then

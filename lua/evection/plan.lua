@@ -70,13 +70,11 @@ end
 local function choose_dims(p, t, found)
   local dims, used = {}, {}
   for _, d in ipairs(compose.space(p.composition)) do
+    local wanted = false
     for i, text in ipairs(p.evolve) do
-      if d.path:match(pattern_of(text)) and d.dim.kind ~= "program" then
-        used[i] = true
-        dims[#dims + 1] = d
-        break
-      end
+      if d.path:match(pattern_of(text)) and d.dim.kind ~= "program" then wanted, used[i] = true, true end
     end
+    if wanted then dims[#dims + 1] = d end
   end
   for i, text in ipairs(p.evolve) do
     if not used[i] then found:add(t.evolve and yaml.line(t.evolve, i) or 1, "evolve: '%s' matches no knob", tostring(text)) end

@@ -61,10 +61,14 @@ local function fit_node(node, view, seed, key, rows)
   local draft = ("%s/%s.draft%d"):format(folder, key, native.pid())
   local data = rows or view.data
   native.data_artifact(data, draft, seed)
-  local ok, model = pcall(call, node, "fit", agent.live(node.agent, node.knobs), data)
+  local ok, model, kept = pcall(call, node, "fit", agent.live(node.agent, node.knobs), data)
   native.data_artifact(data, nil)
-  local kept = ok and type(model) == "userdata" and native.model_path(model)
-  if kept then native.rename(kept, path) end
+  if ok and type(model) == "userdata" then ok, kept = pcall(native.model_path, model) end
+  if kept and (not ok or kept:sub(1, #draft) ~= draft or not native.exists(kept)) then -- another fit's file is not to be moved
+    ok, model = false, ("node %s: fit: what it returned is no model that it made"):format(node.name)
+  elseif kept then
+    native.rename(kept, path)
+  end
   for i = 1, 16 do
     if not native.remove(("%s.%d"):format(draft, i)) and i > 1 then break end
   end

@@ -66,7 +66,7 @@ end
 function sandbox.expression(text, name)
   local base = sandbox.environment()
   local env = setmetatable({}, { __index = base })
-  local chunk, message = sandbox.load("return " .. text, name, env)
+  local chunk, message = sandbox.load("return (" .. text .. "\n)", name, env) -- one value: neither none nor two
   if not chunk then return nil, message end
   return function(values)
     for key in pairs(env) do env[key] = nil end

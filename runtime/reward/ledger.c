@@ -71,6 +71,16 @@ static ev_status read_version(ev_ledger *l, int *version) {
   return ok ? EV_OK : sql_fail(l);
 }
 
+/* SQLite does not wait for the lock that turns a new file to WAL: who finds it taken asks again. */
+static ev_status use_wal(ev_ledger *l) {
+  uint64_t deadline_ns = ev_now_ns() + BUSY_MS * UINT64_C(1000000);
+  while (sqlite3_exec(l->db, "PRAGMA journal_mode = WAL", NULL, NULL, NULL) != SQLITE_OK) {
+    if (sqlite3_errcode(l->db) != SQLITE_BUSY || ev_now_ns() > deadline_ns) return sql_fail(l);
+    sqlite3_sleep(5);
+  }
+  return EV_OK;
+}
+
 /* Two processes may open a new file at once: the one that gets the lock makes the schema, the other finds it. */
 static ev_status make_schema(ev_ledger *l) {
   int version;
@@ -103,7 +113,8 @@ ev_status ev_ledger_open(ev_ledger **out, const char *path) {
     goto fail;
   }
   sqlite3_busy_timeout(l->db, BUSY_MS);
-  status = ev_ledger_exec(l, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;");
+  status = use_wal(l);
+  if (status == EV_OK) status = ev_ledger_exec(l, "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;");
   if (status == EV_OK) status = make_schema(l);
   if (status == EV_OK &&
       sqlite3_prepare_v2(l->db,

@@ -276,9 +276,12 @@ static void published(void *ctx, const char *version) {
   front *f = ctx;
   bool first = f->since_ms == 0;
   f->since_ms = ev_wall_ms();
-  if (f->o->json && first)
-    printf("{\"composition\": \"%s\", \"version\": \"%s\", \"url\": \"http://%s:%u\"}\n", f->o->composition, version, f->o->host, f->port);
-  else if (f->o->json) ev_log(EV_LOG_INFO, "version %.12s is live", version);
+  if (first && f->o->json) {
+    json_t *document = json_pack("{s:s, s:s, s:s, s:i}", "composition", f->o->composition, "version", version, "host", f->o->host, "port", f->port);
+    json_dumpf(document, stdout, JSON_INDENT(2) | JSON_SORT_KEYS);
+    putchar('\n');
+    json_decref(document);
+  } else if (f->o->json) ev_log(EV_LOG_INFO, "version %.12s is live", version);
   else if (first) printf("serving %s version %.12s on http://%s:%u\n", f->o->composition, version, f->o->host, f->port);
   else printf("version %.12s is live\n", version);
   fflush(stdout);
@@ -344,9 +347,9 @@ static ev_status loop(front *f) {
   EV_TRY(watch_fd(f, f->signal_fd));
   EV_TRY(fleet_load(f->fleet));
   for (;;) {
-    int wait = fleet_tick(f->fleet);
     MHD_UNSIGNED_LONG_LONG mhd_wait;
     if (MHD_run(f->daemon) != MHD_YES) return ev_fail(EV_EIO, "the HTTP server failed");
+    int wait = fleet_tick(f->fleet); /* after the requests that have just come: their deadlines bound the wait */
     if (MHD_get_timeout(f->daemon, &mhd_wait) == MHD_YES && (wait < 0 || mhd_wait < (MHD_UNSIGNED_LONG_LONG)wait)) wait = (int)mhd_wait;
     if (f->stopping) {
       if (fleet_waiting(f->fleet) == 0 || ev_now_ns() >= f->stop_ns) return EV_OK;

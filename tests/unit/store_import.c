@@ -132,6 +132,8 @@ static const good goods[] = {
      .tells = "items b, \"x\"|a\nu1: a/T@10*3 b, \"x\"/E@30*4.5\nu2: a/E@20*5\ninter extra - red blue\ninter n 2 1 -\n"},
     {.files = {{"a.tsv", "timestamp\tuserId\tmovieId\n-1.5\t1\t\"2\n-5\t1\t3\n"}}, .o = {.split = EV_SPLIT_RATIO},
      .tells = "items \"2|3\n1: 3/T@-5 \"2/T@-2\n"},
+    {.files = {{"a.csv", "user,item,time\nu,a,6e12\nu,b,-6e12\nu,c,0\n"}}, .o = {.test_share = 0.4},
+     .tells = "items a|b|c\nu: b/T@-6000000000000 c/E@0 a/E@6000000000000\n"},
     {.files = {{"a.csv", "who,what,user,when\nu,a,x,7\nv,b,y,8\n"}}, .o = {.user = "who", .item = "what", .time = "when", .split = EV_SPLIT_RATIO},
      .tells = "items a|b\nu: a/T@7\nv: b/T@8\ninter user x y\n"},
     {.files = {{"a.csv", "user,item,big\nu,a,1e39\nv,b,2\n"}}, .o = {.split = EV_SPLIT_RATIO}, .tells = "items a|b\nu: a/T\nv: b/T\ninter big 1e39 2\n"}, /* no float: tokens */
