@@ -193,7 +193,10 @@ static ev_status measure_whole(const table *t, size_t n_items, ev_metric *out) {
     snprintf(out[1].name, sizeof out[1].name, "gini@%zu", k);
     spread(counts, n_items, &out[0].value, &out[1].value);
     ev_parallel_for(resamples, 1, resample_lists, &l);
-    if (atomic_load(&l.failed)) status = ev_fail(EV_ENOMEM, "out of memory: counting lists");
+    if (atomic_load(&l.failed)) {
+      status = ev_fail(EV_ENOMEM, "out of memory: counting lists");
+      break;
+    }
     centre(&out[0], coverage, resamples, t->o->confidence);
     centre(&out[1], gini, resamples, t->o->confidence);
   }

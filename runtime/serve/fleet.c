@@ -246,6 +246,8 @@ static void publish(fleet *f, int generation, const json_t *said) {
   f->hooks.published(f->hooks.ctx, f->version);
 }
 
+static uint64_t deadline(const fleet *f) { return ev_now_ns() + (uint64_t)f->o->deadline_ms * 1000000; }
+
 /* Hands waiting messages to idle workers of the live generation. */
 static void pump(fleet *f) {
   for (size_t i = 0; i < WORKERS_MAX && f->first != NULL; i++) {
@@ -255,6 +257,7 @@ static void pump(fleet *f) {
     f->first = j->next;
     if (f->first == NULL) f->end = &f->first;
     w->current = j;
+    if (j->r == NULL) j->deadline_ns = deadline(f); /* nobody waits: its time begins with the work */
     if (send(w->fd, j->message, strlen(j->message), MSG_NOSIGNAL) >= 0) continue;
     if (errno == EMSGSIZE) { /* more than the kernel's buffers take: no worker's fault */
       w->current = NULL;
@@ -339,7 +342,7 @@ ev_status fleet_submit(fleet *f, request *r, char *message) {
     free(message);
     return ev_fail(EV_ENOMEM, "out of memory");
   }
-  *j = (job){.r = r, .message = message, .deadline_ns = ev_now_ns() + (uint64_t)f->o->deadline_ms * 1000000};
+  *j = (job){.r = r, .message = message, .deadline_ns = r != NULL ? deadline(f) : UINT64_MAX};
   *f->end = j;
   f->end = &j->next;
   f->waiting++;
@@ -411,14 +414,18 @@ int fleet_tick(fleet *f) {
       next = w->current->deadline_ns;
     }
   }
-  while (f->first != NULL && now >= f->first->deadline_ns) { /* nobody had time for it */
-    job *j = f->first;
-    f->first = j->next;
-    if (f->first == NULL) f->end = &f->first;
-    f->counts.late++;
-    finish_job(f, j, NULL, 0);
+  for (job **at = &f->first; *at != NULL;) {
+    job *j = *at;
+    if (now >= j->deadline_ns) { /* nobody had time for it */
+      *at = j->next;
+      if (*at == NULL) f->end = at;
+      f->counts.late++;
+      finish_job(f, j, NULL, 0);
+    } else {
+      if (j->deadline_ns < next) next = j->deadline_ns;
+      at = &j->next;
+    }
   }
-  if (f->first != NULL && f->first->deadline_ns < next) next = f->first->deadline_ns;
   return next == UINT64_MAX ? -1 : (int)((next - now) / 1000000) + 1;
 }
 

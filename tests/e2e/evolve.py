@@ -43,7 +43,7 @@ return agent {
     if knobs.mode == "loops" then while true do end end
     if knobs.mode == "eats" then
       local t = {}
-      for i = 1, math.huge do t[i] = ("x"):rep(100000) .. i end
+      for i = 1, math.huge do t[i] = ("x"):rep(1000000) .. i end
     end
     if knobs.mode == "fails" then error "it had to fail" end
     return data:item_scores(data:item_counts())
@@ -272,7 +272,7 @@ def test_the_champions_file_is_what_was_measured():
 
 def test_evaluations_that_loop_eat_memory_or_fail_cost_themselves_and_nothing_else():
     plan = PLAN.replace('evolve: ["near.*", "both.*"]', 'evolve: ["near.mode"]').replace("[halving, tpe]", "[random]").replace(
-        "timeout_s: 60", "timeout_s: 1\nmemory_mb: 200").replace("evaluations: 24", "evaluations: 16")
+        "timeout_s: 60", "timeout_s: 2\nmemory_mb: 100").replace("evaluations: 24", "evaluations: 12")
     seen = []
     for workers in ("2", "4"):
         with Home() as home:
@@ -286,7 +286,7 @@ def test_evaluations_that_loop_eat_memory_or_fail_cost_themselves_and_nothing_el
                 assert (e["reward"] is not None) == (mode == "fine") and (e["error"] is None) == (mode == "fine"), (mode, e)
                 wanted = {"fine": "", "loops": "time", "eats": "memory", "fails": "wild.lua:14: it had to fail"}[mode]
                 assert wanted in (e["error"] or ""), (mode, e["error"])
-            assert outcome["failed"] == sum(m != "fine" for m in modes) and outcome["evaluations"] == 16
+            assert outcome["failed"] == sum(m != "fine" for m in modes) and outcome["evaluations"] == 12
             peak = max(r["peak_rss_mb"] for r in rows(home, "SELECT peak_rss_mb FROM evaluations"))
             assert peak < 700, peak
             assert "a sound composition" in home.run("check", outcome["champion"]["file"]).stdout, "the champion's file finds its agents"
@@ -299,7 +299,7 @@ def test_a_run_of_which_nothing_succeeds_says_why():
     with Home() as home:
         home.file("wild.lua", WILD.replace('error "it had to fail"', "").replace("return data:item_scores", 'error "it never works"\n    return data:item_scores'))
         plan = PLAN.replace('"near.*", "both.*"', '"near.mode"').replace("[halving, tpe]", "[random]").replace("evaluations: 24", "evaluations: 2").replace(
-            "timeout_s: 60", "timeout_s: 1\nmemory_mb: 200")
+            "timeout_s: 60", "timeout_s: 2\nmemory_mb: 100")
         done = home.run("evolve", prepare(home, plan, COMPOSITION.replace("agent: item_knn", "agent: wild.lua")), "--quiet", code=1)
         assert len(done.stderr.splitlines()) == 1 and "it never works" in done.stderr
         assert ledger(home)["looks"] == []

@@ -85,7 +85,7 @@ describe("a job that", function()
 
   it("allocates without end is stopped at its limit", function()
     for _, fn in ipairs { "hoard", "hoard_vectors" } do
-      local r = fails("memory", fn, nil, { max_memory_mb = 200, timeout_s = 20 })
+      local r = fails("memory", fn, nil, { max_memory_mb = 100, timeout_s = 20 })
       assert.is_true(r.mb < 600)
     end
     fails("stack overflow", "recurse")
@@ -120,8 +120,8 @@ describe("a job that", function()
   end)
 
   it("returns too much is refused, and a large result arrives whole", function()
-    local r = run("large", { 20 })[1]
-    assert.equal(20 * 1048576, #r.result)
+    local r = run("large", { 9 })[1]
+    assert.equal(9 * 1048576, #r.result)
     fails(".", "large", 80, { timeout_s = 20 })
   end)
 

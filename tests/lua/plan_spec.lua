@@ -69,8 +69,8 @@ seed: 0
   end)
 
   it("chooses its knobs by patterns, programs never, each once", function()
-    assert.equal("blend.k blend.w1 blend.w2 blend.w3 blend.w4 fresh.forget fresh.half_life_days fresh.window knn.alpha knn.neighbours knn.shrink knn.user_power",
-      paths(whole "composition: c.yaml\n"))
+    assert.equal("blend.k blend.w1 blend.w2 blend.w3 blend.w4 fresh.forget fresh.half_life_days fresh.window " ..
+      "knn.alpha knn.neighbours knn.shrink knn.user_power", paths(whole "composition: c.yaml\n"))
     local function chosen(evolve) return paths(whole("composition: c.yaml\nevolve: " .. evolve .. "\n")) end
     assert.equal("knn.alpha knn.neighbours knn.shrink knn.user_power", chosen '["knn.*"]')
     assert.equal("knn.shrink", chosen "[knn.shrink]")
@@ -135,7 +135,9 @@ reward: r.yaml
   end)
 
   it("name metrics that no evaluation measures", function()
-    for _, text in ipairs { "reward: ndcg@7\n", "reward: nonsense@20\n", "promotion: { metric: ndcg }\n", "promotion: { metric: coverage@20 }\n", "promotion: { metric: 5 }\n" } do
+    for _, text in ipairs {
+      "reward: ndcg@7\n", "reward: nonsense@20\n", "promotion: { metric: ndcg }\n", "promotion: { metric: coverage@20 }\n", "promotion: { metric: 5 }\n",
+    } do
       local _, errors = load("composition: c.yaml\n" .. text)
       assert.equal(1, #errors, text)
       assert.equal(2, errors[1].line)

@@ -32,7 +32,9 @@ end
 if not args[1] or args[#args]:match "^%-" then args[#args + 1] = folder end
 rawset(_G, "arg", args) -- busted reads the global
 
-local ok, message = pcall(require "busted.runner", { standalone = false, output = "plainTerminal" })
+-- Called from a Lua function of a file, busted ends a failed run by an error and not by os.exit.
+local runner = require "busted.runner"
+local ok, message = pcall(function() runner { standalone = false, output = "plainTerminal" } end)
 support.clean()
 if not ok then
   if message ~= nil then io.stderr:write(tostring(message), "\n") end

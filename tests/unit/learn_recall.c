@@ -12,6 +12,8 @@ typedef struct world {
   size_t *number; /* (n_items) of each item's id */
 } world;
 
+static size_t many(void) { return getenv("EVECTION_SLOW") != NULL ? 200 : 1100; } /* under valgrind: one tile of the matrix, not three */
+
 enum { COLD_ITEMS = 12, STRANGERS = 2, LONG_HISTORY = 300 };
 
 static void open_world(world *w, size_t n_users, size_t n_items) {
@@ -163,7 +165,7 @@ static void item_knn_is_shrunk_cosine(void **s) {
   (void)s;
   static const ev_item_knn_options options[] = {{5000, 10, 0.5f, 0}, {5000, 1, 0.3f, 0.5f}};
   world w;
-  open_world(&w, 240, 1100);
+  open_world(&w, 240, many());
   for (int t = 0; t < 2; t++) {
     double *weights = knn_weights(&w, &options[t]), *scores = spread(&w, weights, 0);
     assert_int_equal(ev_fit_item_knn(in_folder("m"), w.v, &options[t], NULL), EV_OK);
@@ -258,7 +260,7 @@ static void ease_solves_its_equations(void **s) {
   (void)s;
   static const ev_ease_options options[] = {{20, 0, 0, 0}, {2, 0.3f, 0.25f, 0.4f}};
   world w;
-  open_world(&w, 240, 1100);
+  open_world(&w, 240, many());
   size_t n = w.n_items;
   const ev_csr *m = &w.v->by_user;
   double *b = square(n), *g = square(n), *in = ev_alloc(n, sizeof *in), *out = ev_alloc(n, sizeof *out);
@@ -358,7 +360,7 @@ static void ials_descends_to_its_half_steps_solution(void **s) {
   enum { D = 8 };
   static const ev_ials_options settings[] = {{D, 0, 0.1f, 0.02f, 1, 0.1f, 5}, {D, 0, 0.5f, 0.5f, 0.4f, 0.3f, 6}};
   world w;
-  open_world(&w, 240, 1100);
+  open_world(&w, 240, many());
   double gram[D * D], *scores = ev_alloc(w.n_users, w.n_items * sizeof *scores);
   for (int t = 0; t < 2; t++) {
     ev_ials_options o = settings[t];

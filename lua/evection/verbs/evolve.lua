@@ -49,7 +49,8 @@ local function evaluator(p, l, run, data, workers)
       max_memory_mb = p.memory_mb or share_of_memory(workers),
       on_done = function(i, ok, result, seconds, peak_rss_mb)
         local e = list[i]
-        if ok then e.reward, e.metrics = result.reward, result.metrics else e.error = result end
+        if ok and result.reward then e.reward, e.metrics = result.reward, result.metrics
+        else e.error = ok and "its reward is not a number" or result end
         e.seconds, e.peak_rss_mb = seconds, peak_rss_mb
         done(e)
       end,
