@@ -136,7 +136,13 @@ function plan.load(path)
       found:add(yaml.line(budget, key), "a budget has no '%s'; evaluations and seconds are known", tostring(key))
     end
   end
+  if t.proposers and #t.proposers == 0 then found:add(yaml.line(t, "proposers"), "proposers: a plan wants one or more") end
   local promotion = t.promotion or {}
+  for key in pairs(promotion) do
+    if key ~= "metric" and key ~= "confidence" then
+      found:add(yaml.line(promotion, key), "a promotion has no '%s'; metric and confidence are known", tostring(key))
+    end
+  end
   p.promotion = { metric = promotion.metric or "ndcg@20", confidence = promotion.confidence or 0.95 }
   if type(p.promotion.confidence) ~= "number" or p.promotion.confidence <= 0.5 or p.promotion.confidence >= 1 then
     found:add(yaml.line(promotion, "confidence"), "confidence must lie between 0.5 and 1")

@@ -69,8 +69,11 @@ end
 
 local function round(x) return math.floor(x + 0.5) end
 
--- Six digits are finer than any knob is felt, and a champion's file stays readable.
-local function tidy(x, low, high) return math.max(low, math.min(high, tonumber(("%.6g"):format(x)))) end
+-- Six digits of the range are finer than any knob is felt, and a champion's file stays readable.
+local function tidy(x, low, high)
+  local digits = 6 + math.max(0, math.floor(math.log10(math.max(math.abs(low), math.abs(high)) / (high - low))))
+  return math.max(low, math.min(high, tonumber(("%%.%dg"):format(math.min(17, digits)):format(x))))
+end
 
 -- from_unit(dim, u): the value at u in [0, 1].
 function space.from_unit(dim, u)

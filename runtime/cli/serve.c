@@ -18,9 +18,10 @@ static ev_status run(json_t *opts) {
   if (!ev_file_exists(path)) return ev_fail(EV_ENOTFOUND, "no data set '%s' in %s/data; see `evection data list`", data, home);
   ev_serve_options o = {
       .home = home, .composition = ev_opt_arg(opts, 0), .data = data, .snapshot_path = path, .host = ev_opt_string(opts, "host", "127.0.0.1"),
-      .port = (uint16_t)port, .workers = (int)workers, .deadline_ms = (int)deadline, .seed = (uint64_t)seed, .quiet = ev_opt_flag(opts, "quiet"),
+      .port = (uint16_t)port, .workers = (int)workers, .deadline_ms = (int)deadline, .seed = (uint64_t)seed,
       .json = ev_opt_flag(opts, "json"),
   };
+  if (ev_opt_flag(opts, "quiet")) ev_log_set(EV_LOG_WARN);
   return ev_serve(&o);
 }
 

@@ -142,7 +142,7 @@ static void standardise(machine *m, const ev_snapshot *s, const ev_rank_rows *ro
   (void)s;
   for (size_t f = 0; f < m->l.n; f++) {
     const field *x = &m->l.fields[f];
-    double sum = 0, squares = 0, n = 0;
+    double sum = 0, squares = 0, n = 0, origin = 0; /* differences from the first value: a time stamp's spread is small beside its size */
     bool rank = is_rank(x->name);
     m->mean[f] = 0;
     m->std[f] = 1;
@@ -151,13 +151,15 @@ static void standardise(machine *m, const ev_snapshot *s, const ev_rank_rows *ro
       size_t row = x->from == FROM_USER ? rows->user[i] : rows->item[i];
       double value = x->from == FROM_SLATE ? slate_value(rows->dense[i * rows->n_dense + x->offset], rank) : row < x->column->n_rows ? x->column->values[row] : NAN;
       if (!isfinite(value)) continue;
+      if (n == 0) origin = value;
+      value -= origin;
       sum += value;
       squares += value * value;
       n++;
     }
     if (n == 0) continue;
     double mean = sum / n, variance = squares / n - mean * mean;
-    m->mean[f] = (float)mean;
+    m->mean[f] = (float)(origin + mean);
     m->std[f] = variance > 1e-12 ? (float)sqrt(variance) : 1;
   }
 }

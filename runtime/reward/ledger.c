@@ -2,6 +2,7 @@
  *
  * synchronous = FULL: a transaction that returned is on disk. Columns whose names end in _seconds, _ms_wall or _mb hold
  * times and sizes of the machine; everything else is the same for the same seed. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -158,6 +159,7 @@ static void made_id(char out[65], const ev_event *e) {
 
 static ev_status insert(ev_ledger *l, const ev_event *e, size_t *n_new) {
   sqlite3_stmt *s = l->insert_event;
+  if (e->user == NULL || e->item == NULL || e->type == NULL || !isfinite(e->value)) return ev_fail(EV_EINVAL, "an event wants a user, an item, a type and a finite value");
   char id[65];
   if (e->id == NULL) {
     made_id(id, e);

@@ -21,7 +21,6 @@ typedef struct ev_serve_options {
   int workers;
   int deadline_ms;           /* of one recommendation */
   uint64_t seed;
-  bool quiet;
   bool json;                 /* where it listens, as one JSON document on standard output */
 } ev_serve_options;
 

@@ -126,7 +126,8 @@ def test_json_is_one_document_on_standard_output():
         clicks = home.file("c.csv", "user,item\n" + "".join(f"u{n % 12},i{n // 12}\n" for n in range(240)))
         plan = home.file("p.yaml", "composition: agent:item_knn\ndata: world\nproposers: [random]\nbudget: { evaluations: 2 }\n")
         for args, field in (
-                (["data", "import", clicks, "--as", "c", "--split", "ratio"], "interactions"), (["data", "generate", "--users", "200", "--items", "150", "--sessions", "10"], "items"),
+                (["data", "import", clicks, "--as", "c", "--split", "ratio"], "interactions"),
+                (["data", "generate", "--users", "200", "--items", "150", "--sessions", "10"], "items"),
                 (["data", "show", "world"], "folds"), (["data", "list"], None), (["agents"], None), (["agents", "ease"], "knobs"),
                 (["check", HAND_WRITTEN], "files"), (["fit", "agent:ease", "--data", "world"], "nodes"), (["eval", "agent:ease", "--data", "world"], "metrics"),
                 (["evolve", plan], "champion"), (["lineage"], "lineage")):

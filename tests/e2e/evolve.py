@@ -297,7 +297,8 @@ def test_evaluations_that_loop_eat_memory_or_fail_cost_themselves_and_nothing_el
 
 def test_a_run_of_which_nothing_succeeds_says_why():
     with Home() as home:
-        home.file("wild.lua", WILD.replace('error "it had to fail"', "").replace("return data:item_scores", 'error "it never works"\n    return data:item_scores'))
+        always = WILD.replace('error "it had to fail"', "").replace("return data:item", 'error "it never works"\n    return data:item')
+        home.file("wild.lua", always)
         plan = PLAN.replace('"near.*", "both.*"', '"near.mode"').replace("[halving, tpe]", "[random]").replace("evaluations: 24", "evaluations: 2").replace(
             "timeout_s: 60", "timeout_s: 2\nmemory_mb: 100")
         done = home.run("evolve", prepare(home, plan, COMPOSITION.replace("agent: item_knn", "agent: wild.lua")), "--quiet", code=1)

@@ -199,7 +199,8 @@ def test_wrong_requests_are_told_so_and_harm_nobody():
                 got, d = s.ask(method, path, "{}" if method != "GET" else None)
                 assert got == status and d["error"], (method, path, got, d)
             assert s.ask("POST", "/events", b"[" + b" " * (1 << 20) + b"]")[0] == 413
-            for data in (b"\x01\x02\xff garbage\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"G" * 100000, b"GET /" + b"a" * 200000 + b" HTTP/1.1\r\n\r\n",
+            for data in (b"\x01\x02\xff garbage\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"G" * 100000,
+                         b"GET /" + b"a" * 200000 + b" HTTP/1.1\r\n\r\n",
                          b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 50000 + b"\r\n", b"POST /events HTTP/1.1\r\nContent-Length: -5\r\n\r\n{}",
                          b"POST /events HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n{}"):
                 line = raw(s, data)
@@ -323,8 +324,10 @@ def test_edits_go_live_under_traffic_and_broken_ones_do_not():
             assert not set(rare) & set(common)
 
             for name, text, words in (
-                    ("mine.lua", agent("-1").replace("role", "rule"), ("mine.lua:6:", "'rule'")), ("mine.lua", "return agent {", ("mine.lua:1:",)),
-                    ("mine.lua", agent("-1").replace("if request.n == 77 then", "do").replace("local _ = 1", "error 'it cannot'"), ("mine.lua:10:", "it cannot")),
+                    ("mine.lua", agent("-1").replace("role", "rule"), ("mine.lua:6:", "'rule'")),
+                    ("mine.lua", "return agent {", ("mine.lua:1:",)),
+                    ("mine.lua", agent("-1").replace("if request.n == 77 then", "do").replace("local _ = 1", "error 'it cannot'"),
+                     ("mine.lua:10:", "it cannot")),
                     ("c.yaml", "nodes:\n  mine: { agent: other.lua }\noutput: mine\n", ("c.yaml:2:", "other.lua"))):
                 replace(home, name, text)
                 until(lambda: all(w in s.version()["error"] for w in words), f"the reason why the edit was not taken: {words}")
@@ -438,8 +441,8 @@ def test_a_service_that_cannot_start_says_why():
         home.file("mine.lua", "return 3\n")
         done = home.run("serve", path, "--data", "world", "--port", "0", code=2)
         assert "mine.lua:1:" in done.stderr.splitlines()[-1]
-        p = subprocess.Popen([EVECTION, "serve", "agent:popular", "--data", "world", "--port", "0", "--json"], env=dict(os.environ, EVECTION_HOME=home.path), cwd=ROOT,
-                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        p = subprocess.Popen([EVECTION, "serve", "agent:popular", "--data", "world", "--port", "0", "--json"], cwd=ROOT, text=True,
+                             env=dict(os.environ, EVECTION_HOME=home.path), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         text = ""
         while "}" not in text:
             text += p.stdout.readline()

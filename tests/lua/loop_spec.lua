@@ -213,10 +213,10 @@ it("the lineage of a run leads from the champion to the given composition, each 
   local run, l = new_run()
   local history = go(run, l, {})
   for n in ipairs(history) do
-    local path = lineage.ancestors(history, n)
-    assert.equal(1, path[1])
-    assert.equal(n, path[#path])
-    for i = 2, #path do assert.equal(path[i - 1], history[path[i]].parent) end
+    local line = lineage.ancestors(history, n)
+    assert.equal(1, line[1])
+    assert.equal(n, line[#line])
+    for i = 2, #line do assert.equal(line[i - 1], history[line[i]].parent) end
   end
   local steps = lineage.steps(history, loop.champion(history).number, native)
   for i = 2, #steps do
