@@ -24,24 +24,32 @@ static bool named(const char *key, const char *given, const char *const *usual) 
   return false;
 }
 
+/* The parser quotes the text around a fault as it lies, which may end within a character or hold a line's end. */
+static const char *mended(json_error_t *error) {
+  size_t len = strlen(error->text), bad;
+  for (size_t i = 0; i < len; i++)
+    if ((unsigned char)error->text[i] < 0x20) error->text[i] = '?';
+  while ((bad = ev_utf8_invalid(error->text, len)) < len) error->text[bad] = '?';
+  return error->text;
+}
+
 static ev_status feature(raw *r, const char *path, size_t line, const char *key, const json_t *v) {
   columns *all = &r->columns[EV_INTERACTION];
   ev_column_type type = json_is_number(v) ? EV_FLOAT : json_is_array(v) ? EV_TOKEN_LIST : EV_TOKEN;
   column *c = NULL;
+  char shown[48];
+  size_t key_len = strlen(key);
   if (json_is_null(v)) return EV_OK;
+  quoted(shown, key, key_len);
   if (!json_is_number(v) && !json_is_string(v) && !json_is_array(v) && !json_is_boolean(v))
-    return ev_fail(EV_EINVAL, "%s:%zu: '%.60s' is an object; numbers, strings and lists of strings are read", path, line, key);
+    return ev_fail(EV_EINVAL, "%s:%zu: %s is an object; numbers, strings and lists of strings are read", path, line, shown);
   for (size_t i = 0; i < all->n && c == NULL; i++)
     if (strcmp(all->at[i].name, key) == 0) c = &all->at[i];
-  size_t key_len = strlen(key);
-  if (c == NULL && (key_len == 0 || key_len > 200 || strchr(key, '\n') != NULL)) {
-    char shown[48];
-    return ev_fail(EV_EINVAL, "%s:%zu: no name for a column: %s", path, line, quoted(shown, key, key_len));
-  }
+  if (c == NULL && (key_len == 0 || key_len > 200 || strchr(key, '\n') != NULL)) return ev_fail(EV_EINVAL, "%s:%zu: no name for a column: %s", path, line, shown);
   if (c == NULL) EV_TRY(columns_add(all, key, key_len, type, &c));
-  if (c->type != type) return ev_fail(EV_EINVAL, "%s:%zu: '%.60s' is of another type than before", path, line, key);
+  if (c->type != type) return ev_fail(EV_EINVAL, "%s:%zu: %s is of another type than before", path, line, shown);
   EV_TRY(column_pad(c, r->n));
-  if (type == EV_FLOAT && fabs(json_number_value(v)) > FLT_MAX) return ev_fail(EV_EINVAL, "%s:%zu: '%.60s' is too large a number", path, line, key);
+  if (type == EV_FLOAT && fabs(json_number_value(v)) > FLT_MAX) return ev_fail(EV_EINVAL, "%s:%zu: %s is too large a number", path, line, shown);
   if (type == EV_FLOAT) return column_float(c, (float)json_number_value(v));
   if (type == EV_TOKEN) {
     if (json_is_boolean(v)) return column_token(c, json_is_true(v) ? "true" : "false", json_is_true(v) ? 4 : 5);
@@ -54,7 +62,7 @@ static ev_status feature(raw *r, const char *path, size_t line, const char *key,
     char number[32];
     size_t len;
     const char *s = text_of(token, number, &len);
-    if (s == NULL) return ev_fail(EV_EINVAL, "%s:%zu: '%.60s' holds something else than strings", path, line, key);
+    if (s == NULL) return ev_fail(EV_EINVAL, "%s:%zu: %s holds something else than strings", path, line, shown);
     EV_TRY(column_list_token(c, s, len));
   }
   return EV_OK;
@@ -98,7 +106,7 @@ ev_status parse_jsonl(raw *r, const char *path, ev_map map, uint8_t fold, uint8_
   while (lines_next(&l, &text, &len, &status)) {
     json_error_t error;
     json_t *object = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
-    if (object == NULL) return ev_fail(EV_EINVAL, "%s:%zu: not JSON: %s", path, l.number, error.text);
+    if (object == NULL) return ev_fail(EV_EINVAL, "%s:%zu: not JSON: %s", path, l.number, mended(&error));
     r->bytes_here = (uint64_t)(l.at - (const char *)map.data);
     status = row(r, path, l.number, object, fold, file);
     json_decref(object);
@@ -111,12 +119,13 @@ ev_status parse_jsonl(raw *r, const char *path, ev_map map, uint8_t fold, uint8_
 ev_status parse_attributes(raw *r, const char *path, ev_map map) {
   json_error_t error;
   json_t *all = json_loadb(map.data, map.size, JSON_REJECT_DUPLICATES, &error);
-  if (all == NULL) return ev_fail(EV_EINVAL, "%s:%d: not JSON: %s", path, error.line, error.text);
+  if (all == NULL) return ev_fail(EV_EINVAL, "%s:%d: not JSON: %s", path, error.line, mended(&error));
   columns own = {0};
   column *c;
   uint32_t *index = NULL;
   size_t n = 0;
   const char *key;
+  char shown[48];
   json_t *list;
   ev_status status = EV_OK;
   if (!json_is_object(all)) status = ev_fail(EV_EINVAL, "%s:1: an object is wanted: item → list of attributes", path);
@@ -126,10 +135,14 @@ ev_status parse_attributes(raw *r, const char *path, ev_map map) {
   }
   if (status != EV_OK) goto done;
   json_object_foreach(all, key, list) {
+    if (*key == '\0') {
+      status = ev_fail(EV_EINVAL, "%s:1: the id is empty", path);
+      goto done;
+    }
     uint32_t item = dict_find(&r->items, key, strlen(key));
     if (item == EV_NONE && r->o->k_core > 0) continue;
     if (item == EV_NONE) status = dict_add(&r->items, key, strlen(key), &item);
-    if (status == EV_OK && !json_is_array(list)) status = ev_fail(EV_EINVAL, "%s:1: the attributes of '%.60s' are not a list", path, key);
+    if (status == EV_OK && !json_is_array(list)) status = ev_fail(EV_EINVAL, "%s:1: the attributes of %s are not a list", path, quoted(shown, key, strlen(key)));
     if (status == EV_OK) status = column_list(c);
     size_t i;
     json_t *token;
@@ -139,7 +152,7 @@ ev_status parse_attributes(raw *r, const char *path, ev_map map) {
       char number[32];
       size_t len;
       const char *s = text_of(token, number, &len);
-      status = s == NULL ? ev_fail(EV_EINVAL, "%s:1: an attribute of '%.60s' is no string or whole number", path, key) : column_list_token(c, s, len);
+      status = s == NULL ? ev_fail(EV_EINVAL, "%s:1: an attribute of %s is no string or whole number", path, quoted(shown, key, strlen(key))) : column_list_token(c, s, len);
       if (status != EV_OK) goto done;
     }
   }

@@ -57,7 +57,7 @@ static ev_status write_column(ev_pack_writer *w, size_t number, const ev_column 
     for (size_t i = 0; i < c->n_rows; i++) {
       size_t row = order != NULL ? order[i] : i, len = c->ptr[row + 1] - c->ptr[row];
       ptr[i] = at;
-      memcpy(codes + at, c->codes + c->ptr[row], len * sizeof *codes);
+      if (len > 0) memcpy(codes + at, c->codes + c->ptr[row], len * sizeof *codes);
       at += len;
     }
     ptr[c->n_rows] = at;

@@ -38,5 +38,5 @@ local ok, message = pcall(function() runner { standalone = false, output = "plai
 support.clean()
 if not ok then
   if message ~= nil then io.stderr:write(tostring(message), "\n") end
-  os.exit(1)
+  os.exit(1, true)
 end

@@ -6,7 +6,7 @@ local sandbox = require "evection.sandbox"
 
 ffi.cdef [[
 int kill(int pid, int signal); int getpid(void); int fork(void); int setsid(void); int close(int fd); long write(int fd, const void *data, size_t n);
-unsigned sleep(unsigned s);
+unsigned sleep(unsigned s); void _exit(int code);
 ]]
 
 local victims = {}
@@ -38,7 +38,7 @@ function victims.recurse()
   return f()
 end
 
-function victims.exit(code) os.exit(code) end
+function victims.exit(code) ffi.C._exit(code) end
 function victims.signal(n) ffi.C.kill(ffi.C.getpid(), n) end
 function victims.segfault() return ffi.cast("int *", 8)[0] end
 
@@ -67,7 +67,7 @@ function victims.nothing() end
 -- Every descriptor that could be the pipe to the parent gets nonsense, then the process is gone.
 function victims.garbage(text)
   for fd = 3, 63 do ffi.C.write(fd, text, #text) end
-  os.exit(0)
+  ffi.C._exit(0)
 end
 function victims.garbage_without_end()
   local block = string.rep("\171", 1048576)
@@ -85,7 +85,7 @@ function victims.fugitive()
   if ffi.C.fork() == 0 then
     ffi.C.setsid()
     ffi.C.sleep(8)
-    os.exit(0)
+    ffi.C._exit(0)
   end
   victims.loop()
 end

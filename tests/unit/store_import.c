@@ -115,6 +115,7 @@ static const good goods[] = {
     {.files = {{"seq.txt", "7 -5 +3\n"}, {"items.json", "{\"-5\": [\"x\", \"y\", 12],\n \"none\": [\"z\"], \"+3\": []}"}},
      .tells = "items -5|+3|none\n7: -5/T +3/T\nitem attributes [x y 12] [] [z]\n"},
     {.given = {{"train.txt", "0 1 2\n"}, {0}, {"test.txt", "0 2 3\n"}}, .o = {.duplicates = EV_DUP_FIRST}, .tells = "items 1|2|3\n0: 1/T 2/T 3/E\n"},
+    {.files = {{"a.txt", "1 2\n"}, {"a.json", "{\"2\": []}"}}, .tells = "items 2\n1: 2/T\nitem attributes []\n"},
     /* atomic files */
     {.files = {{"a.item", "item_id:token\ttitle:token\tgenres:token_seq\tyear:float\nb\tBee, the\tg1 g2\t1990\nz\tZed\t\t\n"},
                {"a.inter", "user_id:token\titem_id:token\trating:float\ttimestamp:float\tmood:token_seq\nu1\ta\t4\t100\tx  y\nu1\tb\t3\t50.9\t\n"},
@@ -243,6 +244,7 @@ static const bad bads[] = {
     {.file = {"a.user", "user_id:token\nb\tc\n"}, 2, "2 fields", .before = {"b.csv", "user,item\na,b\n"}},
     {.file = {"a.json", "{\"b\": [\"x\"],\n\"c\": [}"}, 2, "not JSON", .before = {"b.csv", "user,item\na,b\n"}},
     {.file = {"a.json", "{\"b\": \"x\"}"}, 1, "'b'", .before = {"b.csv", "user,item\na,b\n"}},
+    {.file = {"a.json", "{\"\": [\"x\"]}"}, 1, "id is empty", .before = {"b.csv", "user,item\na,b\n"}},
     {.file = {"a.json", "{\"b\": [1.5]}"}, 1, "'b'", .before = {"b.csv", "user,item\na,b\n"}},
     {.file = {"a.json", "[\"b\"]"}, 1, "object", .before = {"b.csv", "user,item\na,b\n"}},
     {.file = {"a.txt", "1 2\n3 4 x5 6\n"}, 2, "'x5'"},
@@ -253,6 +255,7 @@ static const bad bads[] = {
     {.file = {"a.txt", "1 2 3 2\n"}, 1, "'2'"}, /* twice in one list */
     {.file = {"a.jsonl", "{\"user\":1,\"item\":2}\n{\"user\":1,\"item\":"}, 2, "not JSON"}, /* cut short */
     {.file = {"a.jsonl", "{\"user\":1,\"item\":2}\n\n"}, 2, "not JSON"},
+    {.file = {"a.jsonl", "{\"user\":\"\\u3\xC3\xA9\"}\n"}, 1, "not JSON"}, /* the parser's own message ends within a character */
     {.file = {"a.jsonl", "[1,2]\n"}, 1, "not an object"},
     {.file = {"a.jsonl", "{\"item\":2}\n"}, 1, "no user"},
     {.file = {"a.jsonl", "{\"user\":1.5,\"item\":2}\n"}, 1, "no user"},
@@ -287,6 +290,7 @@ static void refuse(const bad *b, const ev_import_options *o, const char *path, s
   snprintf(where, sizeof where, "%s:%u: ", path, b->line);
   if (b->line > 0 && strncmp(ev_error(), where, strlen(where)) != 0) fail_msg("wanted %s, got %s", where, ev_error());
   if (strstr(ev_error(), b->value) == NULL) fail_msg("wanted %s, got %s", b->value, ev_error());
+  assert_int_equal(ev_utf8_invalid(ev_error(), strlen(ev_error())), strlen(ev_error()));
   assert_int_equal(n_files(), files);
   assert_int_equal(ev_snapshot_open(&x, out_path), EV_OK); /* the snapshot that was there before is the one there now */
   ev_snapshot_hash(x, &h);

@@ -30,16 +30,16 @@ end
 function display.new(total, quiet)
   if quiet then return function() end, function() end end
   local tty, started, known, errors, done, drawn = native.stderr_tty(), native.now(), {}, 0, 0, false
-  local rewards = {}
+  local rewards, reached = {}, 0 -- evaluations of a batch end in any order
   local function show(_, e)
     known[#known + 1] = e
-    done = done + 1
+    done, reached = done + 1, math.max(reached, e.number)
     if e.error then errors = errors + 1 end
     if e.reward and e.users == 1 then rewards[#rewards + 1] = e.reward end
     local best, elapsed = loop.champion(known), native.now() - started
-    local left = elapsed / done * math.max(0, total - e.number)
+    local left = elapsed / done * (total - reached)
     if tty then
-      local line = ("%d/%d  best %s  %s  users %.0f %%  %.1f/s  %s left%s"):format(e.number, total, best and ("%.4f"):format(best.reward) or "-",
+      local line = ("%d/%d  best %s  %s  users %.0f %%  %.1f/s  %s left%s"):format(reached, total, best and ("%.4f"):format(best.reward) or "-",
         display.sparkline(rewards, 20), e.users * 100, done / math.max(elapsed, 1e-3), seconds(left), errors > 0 and ("  %d failed"):format(errors) or "")
       io.stderr:write("\r", line, "\27[K")
       drawn = true
