@@ -123,7 +123,7 @@ sanitize: deps ## everything again under AddressSanitizer and UndefinedBehaviorS
 	@$(MAKE) --no-print-directory SAN=1 BUILD=$(BUILD)-san check
 
 valgrind: $(UNIT_TESTS) ## the C unit tests under valgrind
-	@for t in $(UNIT_TESTS); do echo $$t; EVECTION_SLOW=1 valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite $$t >/dev/null || exit 1; done
+	@for t in $(UNIT_TESTS); do echo $$t; EVECTION_SLOW=1 valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite --show-leak-kinds=definite $$t >/dev/null || exit 1; done
 
 lint: ## cppcheck, luacheck and the order of the rooms; warnings are errors
 	@tests/lint/rooms.sh

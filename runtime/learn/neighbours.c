@@ -71,15 +71,6 @@ typedef struct content {
   float *item_weight;
 } content;
 
-static size_t tokens_of(const ev_column *c, size_t row, const uint32_t **codes) {
-  if (c->type == EV_TOKEN_LIST) {
-    *codes = c->codes + c->ptr[row];
-    return c->ptr[row + 1] - c->ptr[row];
-  }
-  *codes = c->codes + row;
-  return c->codes[row] != EV_NONE;
-}
-
 static void content_free(content *c) {
   ev_free(c->item_ptr);
   ev_free(c->token);
@@ -93,8 +84,8 @@ static ev_status content_index(content *c, const ev_column *const *columns, size
   size_t total = 0;
   for (size_t k = 0; k < n_columns; k++) {
     c->n_tokens += columns[k]->n_tokens;
-    const uint32_t *codes;
-    for (size_t i = 0; i < c->n_items; i++) total += tokens_of(columns[k], i, &codes);
+    const uint32_t *codes = NULL;
+    for (size_t i = 0; i < c->n_items; i++) total += ev_column_tokens(columns[k], i, &codes);
   }
   c->item_ptr = ev_zalloc(c->n_items + 1, sizeof *c->item_ptr);
   c->token_ptr = ev_zalloc(c->n_tokens + 1, sizeof *c->token_ptr);
@@ -108,8 +99,8 @@ static ev_status content_index(content *c, const ev_column *const *columns, size
   for (size_t i = 0; i < c->n_items; i++) {
     size_t base = 0;
     for (size_t k = 0; k < n_columns; base += columns[k++]->n_tokens) {
-      const uint32_t *codes;
-      size_t n = tokens_of(columns[k], i, &codes);
+      const uint32_t *codes = NULL;
+      size_t n = ev_column_tokens(columns[k], i, &codes);
       for (size_t t = 0; t < n; t++) {
         uint64_t e = c->item_ptr[i];
         while (e < at && c->token[e] != base + codes[t]) e++;

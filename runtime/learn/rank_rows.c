@@ -40,17 +40,6 @@ static ev_status reserve(ev_rank_rows *r, size_t n) {
   return EV_OK;
 }
 
-static bool contains(const uint32_t *sorted, size_t n, uint32_t x) {
-  size_t low = 0;
-  while (low < n) {
-    size_t middle = low + (n - low) / 2;
-    if (sorted[middle] == x) return true;
-    if (sorted[middle] < x) low = middle + 1;
-    else n = middle;
-  }
-  return false;
-}
-
 ev_status ev_rank_rows_add(ev_rank_rows *r, ev_slate *s, uint32_t user, const uint32_t *positives, size_t n_positives) {
   size_t n = ev_slate_n(s), d = r->n_dense;
   if (r->n_rows + n >= EV_NONE) return ev_fail(EV_ELIMIT, "a ranker learns from fewer than 2^32 candidates");
@@ -66,7 +55,7 @@ ev_status ev_rank_rows_add(ev_rank_rows *r, ev_slate *s, uint32_t user, const ui
     r->user[at] = user;
     r->item[at] = items[i];
     r->group[at] = group;
-    r->label[at] = contains(positives, n_positives, items[i]) ? 1 : 0;
+    r->label[at] = ev_sorted_has(positives, n_positives, items[i]) ? 1 : 0;
   }
   r->n_rows += n;
   return EV_OK;

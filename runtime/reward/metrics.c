@@ -35,46 +35,6 @@ typedef struct table {
   const float *novelty;                 /* (n_items) −log2 of the popularity */
 } table;
 
-static bool contains(const uint32_t *sorted, size_t n, uint32_t x) {
-  size_t low = 0;
-  while (low < n) {
-    size_t middle = low + (n - low) / 2;
-    if (sorted[middle] == x) return true;
-    if (sorted[middle] < x) low = middle + 1;
-    else n = middle;
-  }
-  return false;
-}
-
-static size_t tokens_of(const ev_column *c, uint32_t item, const uint32_t **codes) {
-  if (item >= c->n_rows) return 0;
-  if (c->type == EV_TOKEN_LIST) {
-    *codes = c->codes + c->ptr[item];
-    return c->ptr[item + 1] - c->ptr[item];
-  }
-  *codes = c->codes + item;
-  return c->codes[item] != EV_NONE;
-}
-
-static bool stands_in(const uint32_t *tokens, size_t n, uint32_t x) {
-  for (size_t i = 0; i < n; i++)
-    if (tokens[i] == x) return true;
-  return false;
-}
-
-/* 1 − Jaccard of two sets: a token that stands twice in a list is one. Two items without tokens are alike in nothing. */
-static double distance(const ev_column *c, uint32_t x, uint32_t y) {
-  const uint32_t *a = NULL, *b = NULL;
-  size_t n = tokens_of(c, x, &a), m = tokens_of(c, y, &b), common = 0, all = 0;
-  for (size_t i = 0; i < n; i++) {
-    if (stands_in(a, i, a[i])) continue;
-    all++;
-    common += stands_in(b, m, a[i]);
-  }
-  for (size_t j = 0; j < m; j++) all += !stands_in(b, j, b[j]) && !stands_in(a, n, b[j]);
-  return all == 0 ? 1 : 1 - (double)common / (double)all;
-}
-
 static void measure_user(const table *t, size_t row) {
   size_t list = t->rows[row];
   const uint32_t *items = t->lists + list * t->k;
@@ -90,7 +50,7 @@ static void measure_user(const table *t, size_t row) {
       double gain = 1 / log2((double)rank + 2);
       if (rank < n_relevant) ideal += gain;
       if (items[rank] == EV_NONE) continue;
-      if (contains(relevant, n_relevant, items[rank])) {
+      if (ev_sorted_has(relevant, n_relevant, items[rank])) {
         hits++;
         dcg += gain;
         precisions += hits / (double)(rank + 1);
@@ -99,7 +59,7 @@ static void measure_user(const table *t, size_t row) {
       novelty += t->novelty[items[rank]];
       if (t->o->diversity != NULL)
         for (size_t before = 0; before < rank; before++)
-          if (items[before] != EV_NONE) apart += distance(t->o->diversity, items[before], items[rank]), pairs++;
+          if (items[before] != EV_NONE) apart += 1 - ev_column_alike(t->o->diversity, items[before], items[rank]), pairs++;
       shown++;
     }
     double least = (double)(n_relevant < k ? n_relevant : k);

@@ -5,36 +5,6 @@
 
 #include "store.h"
 
-typedef struct tokens {
-  const uint32_t *codes;
-  size_t n;
-} tokens;
-
-static tokens tokens_of(const ev_column *c, uint32_t item) {
-  if (item >= c->n_rows) return (tokens){NULL, 0};
-  if (c->type == EV_TOKEN_LIST) return (tokens){c->codes + c->ptr[item], c->ptr[item + 1] - c->ptr[item]};
-  return c->codes[item] == EV_NONE ? (tokens){NULL, 0} : (tokens){c->codes + item, 1};
-}
-
-static bool among(const uint32_t *codes, size_t n, uint32_t code) {
-  for (size_t i = 0; i < n; i++)
-    if (codes[i] == code) return true;
-  return false;
-}
-
-/* |a ∩ b| / |a ∪ b| as sets, whatever a list repeats; lists are short, so the product of their lengths beats sorting. */
-static float jaccard(tokens a, tokens b) {
-  size_t common = 0, all = 0;
-  for (size_t i = 0; i < a.n; i++) {
-    if (among(a.codes, i, a.codes[i])) continue;
-    common += among(b.codes, b.n, a.codes[i]);
-    all++;
-  }
-  for (size_t j = 0; j < b.n; j++) all += !among(b.codes, j, b.codes[j]);
-  all -= common;
-  return all == 0 ? 0 : (float)common / (float)all;
-}
-
 static ev_status check(const ev_column *c) {
   return c->type == EV_FLOAT ? ev_fail(EV_EINVAL, "column '%s' holds numbers; re-ranking goes by tokens", c->name) : EV_OK;
 }
@@ -69,10 +39,9 @@ ev_status ev_slate_mmr(ev_slate *s, const ev_column *c, float lambda, size_t n) 
     }
     taken[best] = 1;
     order[place] = (uint32_t)best;
-    tokens chosen = tokens_of(c, items[best]);
     for (size_t i = 0; i < all; i++) {
       if (taken[i]) continue;
-      float alike = jaccard(chosen, tokens_of(c, items[i]));
+      float alike = (float)ev_column_alike(c, items[best], items[i]);
       if (alike > likeness[i]) likeness[i] = alike;
     }
   }
@@ -91,16 +60,18 @@ ev_status ev_slate_quota(ev_slate *s, const ev_column *c, size_t cap, size_t n) 
   size_t all = ev_slate_n(s), chosen = 0;
   if (n > all) n = all;
   const uint32_t *items = ev_slate_items(s);
-  uint32_t *order = ev_alloc(all, sizeof *order), *count = ev_zalloc(c->n_tokens, sizeof *count);
+  uint32_t *order = ev_alloc(all, sizeof *order), *count = ev_zalloc(c->n_tokens, sizeof *count), *last = ev_zalloc(c->n_tokens, sizeof *last);
   uint8_t *taken = ev_zalloc(all, 1);
   ev_status status = EV_ENOMEM;
-  if (order == NULL || count == NULL || taken == NULL) goto done;
+  if (order == NULL || count == NULL || last == NULL || taken == NULL) goto done;
   for (size_t i = 0; i < all && chosen < n; i++) {
-    tokens t = tokens_of(c, items[i]);
+    const uint32_t *codes = NULL;
+    size_t n_codes = ev_column_tokens(c, items[i], &codes);
     bool room = true;
-    for (size_t k = 0; k < t.n && room; k++) room = count[t.codes[k]] < cap;
+    for (size_t k = 0; k < n_codes && room; k++) room = count[codes[k]] < cap;
     if (!room) continue;
-    for (size_t k = 0; k < t.n; k++) count[t.codes[k]] += !among(t.codes, k, t.codes[k]);
+    for (size_t k = 0; k < n_codes; k++)
+      if (last[codes[k]] != i + 1) count[codes[k]]++, last[codes[k]] = (uint32_t)i + 1; /* a list may repeat itself */
     taken[i] = 1;
     order[chosen++] = (uint32_t)i;
   }
@@ -110,6 +81,7 @@ ev_status ev_slate_quota(ev_slate *s, const ev_column *c, size_t cap, size_t n) 
 done:
   ev_free(order);
   ev_free(count);
+  ev_free(last);
   ev_free(taken);
   return status;
 }

@@ -259,6 +259,35 @@ const ev_column *ev_snapshot_column(const ev_snapshot *s, ev_side side, const ch
   return NULL;
 }
 
+size_t ev_column_tokens(const ev_column *c, size_t row, const uint32_t **codes) {
+  if (row >= c->n_rows) return 0;
+  if (c->type == EV_TOKEN_LIST) {
+    *codes = c->codes + c->ptr[row];
+    return c->ptr[row + 1] - c->ptr[row];
+  }
+  *codes = c->codes + row;
+  return c->codes[row] != EV_NONE;
+}
+
+static bool among(const uint32_t *codes, size_t n, uint32_t code) {
+  for (size_t i = 0; i < n; i++)
+    if (codes[i] == code) return true;
+  return false;
+}
+
+/* Whatever a list repeats counts once. Lists are short, so the product of their lengths beats sorting. */
+double ev_column_alike(const ev_column *c, size_t a, size_t b) {
+  const uint32_t *x = NULL, *y = NULL;
+  size_t n = ev_column_tokens(c, a, &x), m = ev_column_tokens(c, b, &y), common = 0, all = 0;
+  for (size_t i = 0; i < n; i++) {
+    if (among(x, i, x[i])) continue;
+    common += among(y, m, x[i]);
+    all++;
+  }
+  for (size_t j = 0; j < m; j++) all += !among(y, j, y[j]) && !among(x, n, y[j]);
+  return all == 0 ? 0 : (double)common / (double)all;
+}
+
 const char *ev_column_token(const ev_column *c, uint32_t code, size_t *len) {
   *len = c->token_ptr[code + 1] - c->token_ptr[code];
   return c->token_bytes + c->token_ptr[code];

@@ -59,6 +59,8 @@ typedef struct ev_column { /* everything borrowed from the snapshot */
 } ev_column;
 
 const char *ev_column_token(const ev_column *c, uint32_t code, size_t *len); /* not NUL-terminated */
+size_t ev_column_tokens(const ev_column *c, size_t row, const uint32_t **codes); /* of a TOKEN or TOKEN_LIST row: how many, and the first; none behind the last row */
+double ev_column_alike(const ev_column *c, size_t a, size_t b); /* Jaccard index of two rows' tokens as sets; 0 when neither has any */
 
 /* ---- Snapshot ------------------------------------------------------------------------------------------
  * Interactions are user-major; within a user by time where there is a time, else in the order of the file
@@ -112,6 +114,7 @@ ev_status ev_view_new(ev_view **out, const ev_snapshot *s, unsigned folds);
  * the snapshot is sequential, else a seeded choice: as the folds themselves were cut. What a ranker learns from. */
 ev_status ev_view_split(ev_view **rest, ev_view **held, const ev_view *v, double share, uint64_t seed);
 void ev_view_free(ev_view *v);
+bool ev_sorted_has(const uint32_t *sorted, size_t n, uint32_t x); /* of ascending numbers, such as a user's in seen */
 
 /* ---- Import --------------------------------------------------------------------------------------------*/
 typedef enum ev_format { EV_FORMAT_AUTO, EV_FORMAT_LISTS, EV_FORMAT_ATOMIC, EV_FORMAT_CSV, EV_FORMAT_TSV, EV_FORMAT_JSONL } ev_format;

@@ -21,6 +21,17 @@ void ev_view_free(ev_view *v) {
   ev_free(o);
 }
 
+bool ev_sorted_has(const uint32_t *sorted, size_t n, uint32_t x) {
+  size_t low = 0;
+  while (low < n) {
+    size_t middle = low + (n - low) / 2;
+    if (sorted[middle] == x) return true;
+    if (sorted[middle] < x) low = middle + 1;
+    else n = middle;
+  }
+  return false;
+}
+
 static int by_number(const void *a, const void *b) {
   uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
   return (x > y) - (x < y);

@@ -1,0 +1,162 @@
+/* learn_model.c (fuzz) - damaged models of every kind: refused, or they answer within bounds. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "driver.h"
+#include "learn/learn.h"
+
+enum { USERS = 14, ITEMS = 11 };
+static ev_snapshot *snapshot;
+static ev_view *view;
+static const char *input;
+
+static void make_world(void) {
+  const char *files[3] = {fuzz_path("a.csv"), fuzz_path("a.item"), fuzz_path("a.user")}, *out = fuzz_path("snapshot");
+  ev_buf rows = {0}, items = {0}, users = {0};
+  ev_import_options o;
+  ev_rng r;
+  ev_rng_seed(&r, 1, 0);
+  ev_buf_printf(&rows, "user,item\n");
+  ev_buf_printf(&items, "item_id:token\tgenre:token_seq\tyear:float\tmaker:token\n");
+  ev_buf_printf(&users, "user_id:token\tage:float\tjob:token\n");
+  for (unsigned u = 0; u < USERS; u++) {
+    ev_buf_printf(&users, "u%u\t%u\t%s\n", u, 20 + u, u % 3 == 0 ? "" : u % 3 == 1 ? "x" : "y");
+    for (unsigned i = 0; i < ITEMS; i++)
+      if (i == u % ITEMS || ev_rng_below(&r, 3) == 0) ev_buf_printf(&rows, "u%u,i%u\n", u, i);
+  }
+  for (unsigned i = 0; i < ITEMS; i++) ev_buf_printf(&items, "i%u\t%s\t%u\tm%u\n", i, i % 3 == 0 ? "a b" : i % 3 == 1 ? "b c" : "", 1990 + i, i % 4);
+  fuzz_write(files[0], rows.data, rows.len);
+  fuzz_write(files[1], items.data, items.len);
+  fuzz_write(files[2], users.data, users.len);
+  ev_import_defaults(&o);
+  o.files = files;
+  o.n_files = 3;
+  FUZZ_REQUIRE(ev_import(&o, out) == EV_OK && ev_snapshot_open(&snapshot, out) == EV_OK && ev_view_new(&view, snapshot, EV_TRAIN) == EV_OK);
+  ev_buf_free(&rows);
+  ev_buf_free(&items);
+  ev_buf_free(&users);
+}
+
+static void fill(ev_slate *s) {
+  static const char *const names[] = {"rank.x", "score.x"};
+  float *column;
+  ev_slate_clear(s);
+  for (uint32_t i = 0; i < ITEMS + 3; i++) { /* and three that the snapshot does not have */
+    float score = (float)(i * 5 % 7) / 3;
+    FUZZ_REQUIRE(ev_slate_append(s, &i, &score, 1, 1) == EV_OK);
+  }
+  for (int c = 0; c < 2; c++) {
+    FUZZ_REQUIRE(ev_slate_column(s, names[c], &column) == EV_OK);
+    for (uint32_t i = 0; i < ITEMS + 3; i++) column[i] = (float)(i % 5);
+  }
+}
+
+static void seed_ranker(const char *path, unsigned n_dims) {
+  static const char *const dense[] = {"score", "rank.x", "score.x"}, *const user_columns[] = {"age", "job"}, *const item_columns[] = {"genre", "year", "maker"};
+  ev_rank_rows *rows;
+  ev_slate *s = ev_slate_new();
+  FUZZ_REQUIRE(s != NULL && ev_rank_rows_new(&rows, dense, 3) == EV_OK);
+  for (uint32_t u = 0; u < USERS; u++) {
+    fill(s);
+    ev_slate_truncate(s, ITEMS);
+    FUZZ_REQUIRE(ev_rank_rows_add(rows, s, u, view->seen + view->by_user.ptr[u], view->by_user.ptr[u + 1] - view->by_user.ptr[u]) == EV_OK);
+  }
+  ev_ranker_options o = {.n_dims = n_dims, .epochs = 2, .learning_rate = 0.02f, .regularization = 1e-5f, .user_columns = user_columns,
+                         .item_columns = item_columns, .n_user_columns = 2, .n_item_columns = 3, .seed = 1};
+  FUZZ_REQUIRE(ev_fit_ranker(path, snapshot, rows, &o, NULL) == EV_OK);
+  ev_rank_rows_free(rows);
+  ev_slate_free(s);
+}
+
+static void seed_file(const char *path) {
+  ev_buf b = {0};
+  FUZZ_REQUIRE(ev_file_read(&b, path, 1 << 24) == EV_OK);
+  fuzz_seed(b.data, b.len);
+  ev_buf_free(&b);
+}
+
+static void make_seeds(void) {
+  const char *path = fuzz_path("model");
+  float scores[ITEMS];
+  ev_threads_set(2);
+  make_world();
+  input = fuzz_path("input");
+  for (int i = 0; i < ITEMS; i++) scores[i] = i == 4 ? -INFINITY : (float)(i * 3 % 7);
+  FUZZ_REQUIRE(ev_fit_item_scores(path, scores, ITEMS) == EV_OK);
+  seed_file(path);
+  ev_item_knn_options knn = {.neighbours = 4, .shrink = 1, .alpha = 0.5f};
+  FUZZ_REQUIRE(ev_fit_item_knn(path, view, &knn, NULL) == EV_OK);
+  seed_file(path);
+  ev_content_options content = {.neighbours = 5, .idf_power = 1, .half_life = 2};
+  FUZZ_REQUIRE(ev_fit_content(path, view, &content, NULL) == EV_OK);
+  seed_file(path);
+  ev_ials_options ials = {.n_dims = 4, .epochs = 2, .unobserved_weight = 0.1f, .regularization = 0.01f, .frequency_power = 1, .init_std = 0.1f, .seed = 1};
+  FUZZ_REQUIRE(ev_fit_ials(path, view, &ials, NULL) == EV_OK);
+  seed_file(path);
+  seed_ranker(path, 0);
+  seed_file(path);
+  seed_ranker(path, 3);
+  seed_file(path);
+  ev_ease_options ease = {.lambda = 5, .item_power_out = 0.1f}; /* a megabyte, for it is made of whole tiles */
+  FUZZ_REQUIRE(ev_fit_ease(path, view, &ease, NULL) == EV_OK);
+  seed_file(path);
+}
+
+static void ask(const ev_model *m) {
+  enum { N = 3, K = 5 };
+  size_t n_items = ev_model_n_items(m);
+  uint32_t history[N * 4], seen[N * 2], ids[N * K], user[N] = {0, 3, EV_NONE};
+  uint64_t history_ptr[N + 1] = {0}, seen_ptr[N + 1] = {0};
+  float scores[N * K];
+  for (uint64_t i = 0, h = 0, s = 0; i < N; i++) { /* the last request knows nothing */
+    for (uint64_t k = 0; k < 4 && k < n_items && i + 1 < N; k++) history[h++] = (uint32_t)(k == 3 ? n_items - 1 : (k * 3 + i) % n_items);
+    for (uint64_t k = 0; k < 2 && k < n_items; k++) seen[s++] = (uint32_t)k;
+    history_ptr[i + 1] = h;
+    seen_ptr[i + 1] = s;
+  }
+  ev_requests r = {N, user, history_ptr, history, seen_ptr, seen};
+  ev_status status = ev_model_recall(m, &r, K, ids, scores);
+  FUZZ_REQUIRE(status == EV_OK || status == EV_EINVAL);
+  for (size_t i = 0; i < N * K && status == EV_OK; i++) {
+    FUZZ_REQUIRE(ids[i] == EV_NONE ? scores[i] == -INFINITY : ids[i] < n_items && ids[i] >= 2 && !isnan(scores[i]) && scores[i] > -INFINITY);
+    if (i % K > 0) FUZZ_REQUIRE(scores[i] <= scores[i - 1]);
+  }
+  r.n = 1;
+  status = ev_model_score(m, &r, history, history_ptr[1], scores);
+  FUZZ_REQUIRE(status == EV_OK || status == EV_EINVAL);
+  if (n_items < EV_NONE - 1) {
+    uint32_t beyond = (uint32_t)n_items;
+    FUZZ_REQUIRE(ev_model_score(m, &r, &beyond, 1, scores) == EV_EINVAL);
+  }
+}
+
+static void rank(const ev_model *m) {
+  static const uint32_t users[] = {0, USERS - 1, USERS + 5, EV_NONE};
+  ev_slate *s = ev_slate_new();
+  FUZZ_REQUIRE(s != NULL);
+  for (size_t i = 0; i < sizeof users / sizeof *users; i++) {
+    fill(s);
+    ev_status status = ev_ranker_score(m, snapshot, s, users[i], ev_slate_scores(s));
+    FUZZ_REQUIRE(status == EV_OK || status == EV_EINVAL);
+  }
+  ev_slate_free(s);
+}
+
+static void one(const uint8_t *data, size_t len) {
+  ev_model *m;
+  fuzz_write(input, data, len);
+  ev_status status = ev_model_open(&m, input);
+  FUZZ_REQUIRE(status == EV_OK || status == EV_ECORRUPT || status == EV_ELIMIT || status == EV_EINVAL);
+  if (status != EV_OK) {
+    FUZZ_REQUIRE(m == NULL);
+    return;
+  }
+  fuzz_fence(ev_model_pack(m), true);
+  ask(m);
+  rank(m);
+  fuzz_fence(ev_model_pack(m), false);
+  ev_model_close(m);
+}
+
+const fuzz_target fuzz = {make_seeds, one, fuzz_repair_pack, NULL};
