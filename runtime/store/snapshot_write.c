@@ -1,7 +1,7 @@
 /* snapshot_write.c - parts → a snapshot file.
  *
  * Arrays of the pack (n interactions, user-major):
- *   meta u64[5]          n_users, n_items, n, valid cut, test cut (seconds, two's complement)
+ *   meta u64[6]          n_users, n_items, n, valid cut, test cut (seconds, two's complement), sequential
  *   user.ptr u64, inter.item u32, inter.fold u8, [inter.time i64], [inter.rating f32]
  *   item.ptr u64, item.inter u32   an item's interactions as positions, ascending: the other way round
  *   user.id.bytes u8, user.id.ptr u64, user.id.table u32   ids, and where XXH3(id) finds them; item.id.* likewise

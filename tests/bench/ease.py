@@ -42,17 +42,18 @@ print(json.dumps({"seconds": time.perf_counter() - start, "items": len(p)}))
 def main():
     folder = need("gowalla")
     n_items = int(os.environ.get("BENCH_ITEMS", "1000000"))
-    train = os.path.join(folder, "train.txt")
     with tempfile.TemporaryDirectory() as home:
-        small = os.path.join(home, "train.txt")
-        with open(train, encoding="ascii") as rows, open(small, "w", encoding="ascii") as out:
-            for line in rows:
-                user, *items = line.split()
-                kept = [i for i in items if int(i) < n_items]
-                if kept:
-                    out.write(" ".join([user, *kept]) + "\n")
-        evection(home, "data", "import", "--train", small, "--test", os.path.join(folder, "test.txt"), "--as", "gowalla", "--quiet")
-        theirs = peer(PEER, small, n_items)
+        files = {}
+        for name in ("train", "test"):
+            files[name] = os.path.join(home, name + ".txt")
+            with open(os.path.join(folder, name + ".txt"), encoding="ascii") as rows, open(files[name], "w", encoding="ascii") as out:
+                for line in rows:
+                    user, *items = line.split()
+                    kept = [i for i in items if int(i) < n_items]
+                    if kept:
+                        out.write(" ".join([user, *kept]) + "\n")
+        evection(home, "data", "import", "--train", files["train"], "--test", files["test"], "--as", "gowalla", "--quiet")
+        theirs = peer(PEER, files["train"], n_items)
         result = evaluate(home, "agent:ease", "--data", "gowalla", "--fold", "test", "--refit", "--cutoffs", "20")
     write("ease", [
         row("EASE fit, Gowalla, time", result["fit_seconds"], "s", "NumPy/SciPy, LAPACK in place", theirs["seconds"], theirs["seconds"] / result["fit_seconds"]),

@@ -76,6 +76,18 @@ static void seed_file(const char *path) {
   ev_buf_free(&b);
 }
 
+/* What a fit never writes, with shapes that agree: features that the data has and the fields have not. */
+static void seed_forged_ranker(const char *path, const char *fields, size_t n_fields, size_t n_features) {
+  const float numbers[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+  const double options[4] = {0, ITEMS, USERS, 1};
+  ev_pack_writer *w;
+  FUZZ_REQUIRE(ev_pack_writer_open(&w, path, "ranker") == EV_OK && ev_pack_write(w, "fields", EV_U8, fields, strlen(fields), 1) == EV_OK);
+  FUZZ_REQUIRE(ev_pack_write(w, "mean", EV_F32, numbers, n_fields, 1) == EV_OK && ev_pack_write(w, "std", EV_F32, numbers, n_fields, 1) == EV_OK);
+  FUZZ_REQUIRE(ev_pack_write(w, "w", EV_F32, numbers, n_features, 1) == EV_OK && ev_pack_write(w, "v", EV_F32, numbers, n_features, 1) == EV_OK);
+  FUZZ_REQUIRE(ev_pack_write(w, "options", EV_F64, options, 4, 1) == EV_OK && ev_pack_writer_commit(w) == EV_OK);
+  seed_file(path);
+}
+
 static void make_seeds(void) {
   const char *path = fuzz_path("model");
   float scores[ITEMS];
@@ -98,6 +110,9 @@ static void make_seeds(void) {
   seed_file(path);
   seed_ranker(path, 3);
   seed_file(path);
+  seed_forged_ranker(path, "2 2 1 score\n2 0 0 rank.x\n", 2, 1);
+  seed_forged_ranker(path, "0 0 1 job\n", 1, 1);
+  seed_forged_ranker(path, "1 1 2 genre\n1 2 1 year\n1 0 3 maker\n", 3, 6);
   ev_ease_options ease = {.lambda = 5, .item_power_out = 0.1f}; /* a megabyte, for it is made of whole tiles */
   FUZZ_REQUIRE(ev_fit_ease(path, view, &ease, NULL) == EV_OK);
   seed_file(path);

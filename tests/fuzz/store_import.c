@@ -39,6 +39,7 @@ static void make_seeds(void) {
   add(2, 0x42, "user_id:token\titem_id:token\trating:float\ttimestamp:float\tmood:token_seq\tq:token\nu1\ta\t4\t100\tx  y\tq\nu1\tb\t3\t50.9\t\t\nu2\ta\t1\t-7\ty\tr\nu1\ta\t1e0\t3\tx\tq\n");
   add(3, 0x31, "\xEF\xBB\xBFtime,\"item\",extra,user,rating,n\r\n30,\"b, \"\"x\"\"\",red,u1,4.5,1\r\n10,a,,u1,3,2e0\r\n20,a,blue,u2,5,\r\n20,a,blue,u2,1.5,\r\n");
   add(3, 0x48, "user,item,rating\n\xC3\xBC,a,2.999\nv,b,3\nw,a,3.5\nw,b,2\n");
+  add(3, 0x40, "\"user\",item,\"title\"\nu,\"a name, and a long one, in quotes\",\"and after it \"\"another\"\", no shorter, so that both outgrow a buffer\"\nu,b,\"\"\n");
   add(4, 0x80, "timestamp\tuserId\tmovieId\n-1.5\t1\t\"2\n-5\t1\t3\n99\t2\t3\n1e9\t2\t2\n");
   add(5, 0x40, "{\"user\":\"u\",\"item\":5,\"tags\":[\"a\",\"b\",3],\"ok\":true,\"w\":1.5,\"time\":1}\n{\"item\":\"\\u00fc\\n\",\"user\":\"u\",\"time\":0.5,\"w\":null}\r\n");
   add(5, 0x85, "{\"uid\":1,\"iid\":2,\"score\":-3}\n{\"uid\":1,\"iid\":3,\"score\":4e-3}\n{\"uid\":2,\"iid\":2,\"score\":5}\n{\"uid\":2,\"iid\":3,\"score\":5}\n");

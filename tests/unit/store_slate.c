@@ -1,4 +1,4 @@
-/* store_slate.c - slates and their re-ranking against naive versions on random slates; views against the snapshot they are of. */
+/* store_slate.c - slates and their re-ranking against naive versions on random slates. */
 #include <math.h>
 
 #include "store/store.h"
@@ -348,147 +348,11 @@ static void slates_survive_faults(void **s) {
   ASSERT_SURVIVES_FAULTS(work(&c.column), );
 }
 
-/* ---- Views ---------------------------------------------------------------------------------------------*/
-static ev_snapshot *random_snapshot(uint64_t seed, bool timed, ev_split split) {
-  ev_buf b = {0};
-  ev_rng r;
-  ev_rng_seed(&r, seed, 4);
-  ev_buf_printf(&b, timed ? "user,item,rating,time\n" : "user,item,rating\n");
-  for (unsigned u = 0; u < 30; u++)
-    for (unsigned i = 0; i < 20; i++) {
-      if (ev_rng_below(&r, 4) != 0) continue;
-      ev_buf_printf(&b, timed ? "u%u,i%u,%u,%u\n" : "u%u,i%u,%u\n", u, i * 7 % 20, ev_rng_below(&r, 5), ev_rng_below(&r, 1000));
-    }
-  char csv[96], out[96];
-  snprintf(csv, sizeof csv, "%s/view.csv", folder);
-  snprintf(out, sizeof out, "%s/view", folder);
-  write_text(csv, b.data, b.len);
-  ev_buf_free(&b);
-  const char *file = csv;
-  ev_import_options o;
-  ev_snapshot *s;
-  ev_import_defaults(&o);
-  o.files = &file;
-  o.n_files = 1;
-  o.split = split;
-  if (ev_import(&o, out) != EV_OK || ev_snapshot_open(&s, out) != EV_OK) fail_msg("%s", ev_error());
-  return s;
-}
-
-/* The view holds the marked interactions in the snapshot's order, and both ways round say the same. */
-static void assert_views(const ev_view *v, const ev_snapshot *s, const bool *marked) {
-  const ev_csr *a = &v->by_user, *b = &v->by_item;
-  const uint64_t *ptr = ev_snapshot_user_ptr(s);
-  uint64_t at = 0;
-  assert_true(a->n_rows == ev_snapshot_n_users(s) && a->n_cols == ev_snapshot_n_items(s) && b->n_rows == a->n_cols && b->n_cols == a->n_rows);
-  assert_true((a->time != NULL) == (ev_snapshot_times(s) != NULL) && (b->time != NULL) == (a->time != NULL) && a->rating != NULL && b->rating != NULL);
-  assert_ptr_equal(v->snapshot, s);
-  for (size_t u = 0; u < a->n_rows; u++) {
-    assert_int_equal(a->ptr[u], at);
-    for (uint64_t i = ptr[u]; i < ptr[u + 1]; i++) {
-      if (!marked[i]) continue;
-      assert_true(at < a->ptr[u + 1]);
-      assert_int_equal(a->idx[at], ev_snapshot_items(s)[i]);
-      assert_true(a->rating[at] == ev_snapshot_ratings(s)[i]);
-      if (a->time != NULL) assert_int_equal(a->time[at], ev_snapshot_times(s)[i]);
-      size_t found = 0; /* and so it stands in its item's row, once */
-      for (uint64_t k = b->ptr[a->idx[at]]; k < b->ptr[a->idx[at] + 1]; k++)
-        found += b->idx[k] == u && b->rating[k] == a->rating[at] && (a->time == NULL || b->time[k] == a->time[at]);
-      assert_int_equal(found, 1);
-      size_t seen = 0;
-      for (uint64_t k = a->ptr[u]; k < a->ptr[u + 1]; k++) seen += v->seen[k] == a->idx[at];
-      assert_int_equal(seen, 1);
-      at++;
-    }
-    for (uint64_t k = a->ptr[u] + 1; k < a->ptr[u + 1]; k++) assert_true(v->seen[k - 1] < v->seen[k]);
-  }
-  assert_int_equal(a->ptr[a->n_rows], at);
-  assert_true(b->ptr[0] == 0 && b->ptr[b->n_rows] == at);
-  for (size_t i = 0; i < b->n_rows; i++)
-    for (uint64_t k = b->ptr[i] + 1; k < b->ptr[i + 1]; k++) assert_true(b->idx[k - 1] < b->idx[k]);
-}
-
-static void a_view_holds_its_folds_and_nothing_else(void **s) {
-  (void)s;
-  static bool marked[1000];
-  for (uint64_t seed = 0; seed < 6; seed++) {
-    ev_snapshot *x = random_snapshot(seed, seed % 2 == 0, seed % 4 == 0 ? EV_SPLIT_TIME : seed % 4 == 2 ? EV_SPLIT_LEAVE_ONE_OUT : EV_SPLIT_RATIO);
-    size_t n = ev_snapshot_n_interactions(x), count[3] = {0};
-    for (unsigned f = 0; f < 8; f++) {
-      ev_view *v;
-      assert_int_equal(ev_view_new(&v, x, f), EV_OK);
-      assert_int_equal(v->folds, f);
-      for (size_t i = 0; i < n; i++) {
-        marked[i] = (f & ev_snapshot_folds(x)[i]) != 0;
-        count[0] += f == EV_TRAIN && marked[i];
-        count[1] += f == EV_VALID && marked[i];
-        count[2] += f == EV_TEST && marked[i];
-      }
-      assert_views(v, x, marked);
-      ev_view_free(v);
-    }
-    assert_true(count[0] > 0 && count[1] > 0 && count[2] > 0 && count[0] + count[1] + count[2] == n);
-    ev_snapshot_close(x);
-  }
-  ev_view_free(NULL);
-}
-
-static void a_cut_view_holds_out_a_share_of_each_user(void **s) {
-  (void)s;
-  static bool kept[1000], out[1000];
-  static const double values[] = {0, 0.2, 0.5, 1};
-  for (size_t round = 0; round < 12; round++) {
-    ev_snapshot *x = random_snapshot(round, true, round % 2 == 0 ? EV_SPLIT_LEAVE_ONE_OUT : EV_SPLIT_RATIO);
-    ev_view *v, *rest, *held, *again[2];
-    double share = values[round / 2 % 4];
-    assert_int_equal(ev_snapshot_sequential(x), round % 2 == 0);
-    assert_int_equal(ev_view_new(&v, x, EV_TRAIN), EV_OK);
-    assert_int_equal(ev_view_split(&rest, &held, v, share, 9), EV_OK);
-    for (size_t u = 0; u < v->by_user.n_rows; u++) {
-      const uint64_t begin = ev_snapshot_user_ptr(x)[u], end = ev_snapshot_user_ptr(x)[u + 1];
-      size_t m = v->by_user.ptr[u + 1] - v->by_user.ptr[u], place = 0, take = m < 2 ? 0 : (size_t)ceil(share * (double)m);
-      if (take == m && m > 0) take--;
-      assert_int_equal(held->by_user.ptr[u + 1] - held->by_user.ptr[u], take);
-      for (uint64_t i = begin; i < end; i++) {
-        kept[i] = out[i] = false;
-        if (ev_snapshot_folds(x)[i] != EV_TRAIN) continue;
-        for (uint64_t k = held->by_user.ptr[u]; k < held->by_user.ptr[u + 1]; k++) out[i] = out[i] || held->by_user.idx[k] == ev_snapshot_items(x)[i];
-        kept[i] = !out[i];
-        if (ev_snapshot_sequential(x)) assert_int_equal(out[i], place >= m - take); /* the last ones */
-        place++;
-      }
-    }
-    assert_views(rest, x, kept);
-    assert_views(held, x, out);
-    assert_int_equal(ev_view_split(&again[0], &again[1], v, share, round % 4 < 2 ? 9 : 10), EV_OK);
-    size_t n = held->by_user.ptr[held->by_user.n_rows];
-    bool equal = memcmp(held->by_user.idx, again[1]->by_user.idx, n * sizeof(uint32_t)) == 0;
-    assert_int_equal(equal, ev_snapshot_sequential(x) || n == 0 || round % 4 < 2); /* where it is a choice, the seed makes it */
-    ev_view *all[] = {v, rest, held, again[0], again[1]};
-    for (int i = 0; i < 5; i++) ev_view_free(all[i]);
-    ev_snapshot_close(x);
-  }
-}
-
-static void views_survive_faults(void **s) {
-  (void)s;
-  ev_snapshot *x = random_snapshot(1, true, EV_SPLIT_TIME);
-  ev_view *v, *rest, *held;
-  ASSERT_SURVIVES_FAULTS(ev_view_new(&v, x, EV_TRAIN), );
-  ASSERT_SURVIVES_FAULTS(ev_view_split(&rest, &held, v, 0.3, 1), );
-  ev_view_free(v);
-  ev_view_free(rest);
-  ev_view_free(held);
-  ev_snapshot_close(x);
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(sorting_cutting_and_moving_take_every_column_along), cmocka_unit_test(what_makes_no_sense_is_refused_and_changes_nothing),
       cmocka_unit_test(a_union_has_each_item_once_and_knows_who_proposed_it), cmocka_unit_test(mmr_takes_the_best_of_the_formula_at_every_place),
       cmocka_unit_test(a_quota_holds_and_gives_way_only_when_it_must), cmocka_unit_test(slates_survive_faults),
-      cmocka_unit_test(a_view_holds_its_folds_and_nothing_else), cmocka_unit_test(a_cut_view_holds_out_a_share_of_each_user),
-      cmocka_unit_test(views_survive_faults),
   };
   return RUN(tests);
 }
