@@ -92,6 +92,32 @@ ev_status ev_mkdirs(const char *path);    /* as mkdir -p */
 bool ev_file_exists(const char *path);
 ev_status ev_file_read(ev_buf *out, const char *path, size_t max_bytes); /* whole small file; larger → EV_ELIMIT */
 
+/* ---- Regions -----------------------------------------------------------------------------------------
+ * Memory that grows in place: address space is reserved once, so a pointer into it holds until the region is closed,
+ * also while another thread grows it. Pages are asked to be huge ones. */
+typedef struct ev_region {
+  char *base;   /* NULL: closed */
+  size_t size;  /* bytes that may be read and written */
+  size_t limit; /* bytes reserved */
+} ev_region;
+
+ev_status ev_region_open(ev_region *r, size_t limit); /* reserves; size 0. EV_ENOMEM */
+ev_status ev_region_map(ev_region *r, const char *path, uint64_t offset, size_t size); /* of an empty region: its first bytes are a private view of the file's, copied when written; offset on a page boundary */
+ev_status ev_region_grow(ev_region *r, size_t size); /* at least so many bytes; new ones are zero. EV_ELIMIT beyond the reservation, EV_ENOMEM */
+void ev_region_close(ev_region *r);                  /* closed: does nothing */
+
+/* ---- Epochs --------------------------------------------------------------------------------------------
+ * Readers that never wait, over memory that is used again (epoch-based reclamation, Fraser 2004). A writer first makes
+ * something unreachable, then takes a mark; it may reuse the memory once every reader that was inside then has left. */
+typedef struct ev_epochs ev_epochs;
+ev_epochs *ev_epochs_new(void); /* NULL: out of memory */
+void ev_epochs_free(ev_epochs *e);
+unsigned ev_epoch_enter(ev_epochs *e);              /* a reader comes in: its place. At most 256 at once; the next spins */
+void ev_epoch_leave(ev_epochs *e, unsigned place);
+uint64_t ev_epoch_mark(ev_epochs *e);
+bool ev_epoch_passed(ev_epochs *e, uint64_t mark);  /* every reader that was inside at the mark has left */
+void ev_epoch_wait(ev_epochs *e, uint64_t mark);    /* until it has passed; never called from inside */
+
 /* ---- Text --------------------------------------------------------------------------------------------*/
 size_t ev_utf8_invalid(const char *s, size_t len); /* offset of the first byte that is not UTF-8; len when all is */
 bool ev_parse_f64(const char *s, size_t len, double *out); /* the whole field, decimal or exponent, finite; locale ignored */

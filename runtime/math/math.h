@@ -20,6 +20,56 @@ void ev_scale(float *out, float alpha, size_t n);                      /* out[i]
 float ev_sum(const float *x, size_t n);
 void ev_minmax(float *lo, float *hi, const float *x, size_t n);        /* NaN skipped; n = 0 gives +inf, -inf */
 
+void ev_softmax(float *out, const float *x, float temperature, size_t n); /* out[i] = e^((x[i] − max) / temperature) / Σ; in place allowed. −inf gives 0; NaN or +inf anywhere gives NaN everywhere */
+float ev_logsumexp(const float *x, size_t n);                          /* max + log Σ e^(x[i] − max); n = 0 gives −inf */
+void ev_weighted_sum(float *out, const float *const *columns, const float *weights, size_t n_columns, size_t n); /* out[i] = Σ_c weights[c] columns[c][i]; out may be one of them */
+
+/* ---- Stored forms of a vector --------------------------------------------------------------------------
+ * i8: x ≈ scale · q with q = round(x / scale) in [−127, 127] and scale = max |x| / 127. The others have scale 1.
+ * Values must be finite and, for f16, within ±65504 (larger ones become infinite). */
+typedef enum ev_form { EV_FORM_F32, EV_FORM_F16, EV_FORM_BF16, EV_FORM_I8 } ev_form;
+size_t ev_form_bytes(ev_form f);  /* of one element */
+const char *ev_form_name(ev_form f); /* "f32", "f16", "bf16", "i8" */
+bool ev_form_find(ev_form *out, const char *name);
+void ev_form_encode(void *out, float *scale, const float *x, ev_form f, size_t d); /* rounds to nearest even */
+void ev_form_decode(float *out, const void *x, float scale, ev_form f, size_t d);
+
+/* ---- Similarities ---------------------------------------------------------------------------------------
+ * dot x·y; cosine x·y / (|x| |y|), 0 when either is the zero vector; l2 −|x − y|²: more is nearer, everywhere.
+ * A query has the form of the rows but for f16 and bf16 rows, whose query is f32. rows are `stride` bytes apart;
+ * scales (n) are the rows' own and NULL where all are 1. */
+typedef enum ev_similarity { EV_DOT, EV_COSINE, EV_L2 } ev_similarity;
+const char *ev_similarity_name(ev_similarity s); /* "dot", "cosine", "l2" */
+bool ev_similarity_find(ev_similarity *out, const char *name);
+
+/* Inner products of codes, scales left out: out[i] = Σ q[k] rows[i][k]; i8 sums are exact whole numbers. */
+void ev_dots(float *out, const void *q, const void *rows, ev_form f, size_t stride, size_t n, size_t d);
+/* The same of rows[ids[i]], prefetched ahead: rows anywhere in memory. */
+void ev_dots_at(float *out, const void *q, const void *rows, const uint32_t *ids, ev_form f, size_t stride, size_t n, size_t d);
+/* Inner product of two codes of one form, scales left out. What ev_dots calls, for loops that stay in cache. */
+typedef float ev_dot_fn(const void *a, const void *b, size_t d);
+ev_dot_fn *ev_dot_of(ev_form f);       /* a is a query: f32 for f16 and bf16 rows */
+ev_dot_fn *ev_dot_pair_of(ev_form f);  /* a and b both of the form */
+
+/* One to many and many to many, as the definitions above have them.
+ * @param[out] out (n) or (m, n)   @param q (d) or (m, d) f32   @param rows (n) vectors of d elements, packed (stride d) */
+ev_status ev_similar(float *out, const float *q, const void *rows, const float *scales, ev_form f, ev_similarity s, size_t n, size_t d);
+ev_status ev_similar_many(float *out, const float *q, const void *rows, const float *scales, ev_form f, ev_similarity s, size_t m, size_t n, size_t d); /* threaded; EV_ENOMEM */
+
+/* ---- Sampling by weight ------------------------------------------------------------------------------------
+ * Weights are finite and not negative, one at least above 0: EV_EINVAL otherwise. */
+typedef struct ev_alias { /* Walker 1977, in Vose's form (1991): n draws cost n */
+  size_t n;
+  float *share;    /* (n) owned */
+  uint32_t *other; /* (n) owned */
+} ev_alias;
+ev_status ev_alias_new(ev_alias *out, const float *weights, size_t n);
+void ev_alias_free(ev_alias *a);
+uint32_t ev_alias_draw(const ev_alias *a, ev_rng *r);
+/* k distinct places drawn without replacement with probability proportional to e^logits, in the order drawn: the k
+ * largest of logits + Gumbel noise (Kool, van Hoof, Welling 2019). −inf is never drawn. Returns how many, at most k. */
+ev_status ev_gumbel_topk(uint32_t *out, size_t *n_out, const float *logits, size_t n, size_t k, ev_rng *r);
+
 /* ---- Top-k -------------------------------------------------------------------------------------------
  * Order everywhere: higher score first, then lower id. NaN and -inf are never chosen. Unused places at the
  * end are EV_NONE with score -inf. The returned number of places used is at most k. */
@@ -39,6 +89,21 @@ void ev_topk_finish(uint32_t *ids, float *best, size_t used, size_t k);
 ev_status ev_score_topk(uint32_t *ids, float *scores, const float *q, const float *x,
                         const uint64_t *seen_ptr, const uint32_t *seen,
                         size_t m, size_t n, size_t d, size_t k);
+
+/* The k best rows for each query over rows of any form, by dot · scale_q · scale_row + bias, without writing the score
+ * matrix. A row must be in `allowed` (bit i of word i / 64; NULL: all) and not among the query's seen.
+ * @param q (m, d) f32; for i8 rows each is quantised as rows are
+ * @param bias (n) or NULL. Threaded over queries, and over rows when queries are few: same bits for any thread count. */
+typedef struct ev_scan {
+  const void *rows;
+  const float *scales, *bias;   /* (n) or NULL */
+  ev_form form;
+  size_t stride, n, d;          /* bytes between rows */
+  const uint64_t *allowed;      /* ((n + 63) / 64) words or NULL */
+  const uint64_t *seen_ptr;     /* (m + 1) or NULL */
+  const uint32_t *seen;         /* ascending within a query */
+} ev_scan;
+ev_status ev_scan_topk(uint32_t *ids, float *scores, const float *q, size_t m, size_t k, const ev_scan *s); /* EV_ENOMEM, EV_EINTR */
 
 /* ---- Dense linear algebra (OpenBLAS, one thread a call; parallel loops are ours) -----------------------*/
 void ev_gemm_nt(float *out, const float *a, const float *b, float beta, size_t m, size_t n, size_t k); /* out(m,n) = a(m,k) b(n,k)ᵀ + beta out */

@@ -5,13 +5,17 @@
  *   view      the interactions of some folds, as compressed rows both ways: all that training may see
  *   import    text files → snapshot; and a generated world → snapshot
  *   slate     candidates in flight, as columns
+ *   index     vectors, and the k best of them for a query: exact or approximate
+ *   where     a predicate over feature columns, compiled
+ *   items     a live table of items beside an index: durable, changed while it is read
  *
- * Read-only objects (pack, snapshot, view) may be shared by threads; a slate belongs to one.
+ * Read-only objects (pack, snapshot, view) may be shared by threads; a slate belongs to one. An index and a table have
+ * one writer at a time, which they see to themselves, and any number of readers, which never wait for it.
  */
 #ifndef EV_STORE_H
 #define EV_STORE_H
 
-#include "../core/core.h"
+#include "../math/math.h"
 
 /* ---- Pack --------------------------------------------------------------------------------------------*/
 typedef enum ev_dtype { EV_U8, EV_U32, EV_U64, EV_I64, EV_F32, EV_F64 } ev_dtype;
@@ -28,6 +32,10 @@ typedef struct ev_pack_writer ev_pack_writer;
 
 ev_status ev_pack_writer_open(ev_pack_writer **out, const char *path, const char *kind); /* kind: at most 31 bytes, e.g. "snapshot", "factors" */
 ev_status ev_pack_write(ev_pack_writer *w, const char *name, ev_dtype dtype, const void *data, size_t rows, size_t cols); /* written at once; data is not kept. name: at most 47 bytes, unique */
+/* An array in pieces: begin, append whole rows, end. */
+ev_status ev_pack_begin(ev_pack_writer *w, const char *name, ev_dtype dtype, size_t cols);
+ev_status ev_pack_append(ev_pack_writer *w, const void *data, size_t rows);
+ev_status ev_pack_end(ev_pack_writer *w);
 ev_status ev_pack_writer_commit(ev_pack_writer *w); /* frees w in every case */
 void ev_pack_writer_abort(ev_pack_writer *w);       /* NULL does nothing */
 
@@ -40,6 +48,9 @@ size_t ev_pack_size(const ev_pack *p);             /* number of arrays */
 const char *ev_pack_name(const ev_pack *p, size_t i, ev_array *out); /* the i-th array */
 bool ev_pack_find(const ev_pack *p, const char *name, ev_array *out);
 ev_status ev_pack_get(const ev_pack *p, const char *name, ev_dtype dtype, ev_array *out); /* EV_ECORRUPT when absent or of another type */
+ev_status ev_pack_map(ev_pack **out, const char *path); /* as ev_pack_open, but arrays are not read: milliseconds whatever the size. ev_pack_verify does */
+ev_status ev_pack_verify(const ev_pack *p);             /* every checksum: EV_ECORRUPT */
+uint64_t ev_pack_offset(const ev_pack *p, const ev_array *a); /* where the array lies in the file; those of a page or more start on a page boundary */
 ev_status ev_pack_validate(const void *data, size_t size, bool deep); /* what ev_pack_open runs; fuzzed */
 
 /* ---- Feature columns -----------------------------------------------------------------------------------*/
@@ -52,7 +63,8 @@ typedef struct ev_column { /* everything borrowed from the snapshot */
   size_t n_rows;
   const float *values;       /* FLOAT: (n_rows), NaN = missing */
   const uint32_t *codes;     /* TOKEN: (n_rows), EV_NONE = missing; TOKEN_LIST: (ptr[n_rows]) */
-  const uint64_t *ptr;       /* TOKEN_LIST: (n_rows + 1) */
+  const uint64_t *ptr;       /* TOKEN_LIST: (n_rows + 1), or where lengths is set (n_rows) */
+  const uint32_t *lengths;   /* TOKEN_LIST of a live table: (n_rows); NULL: ptr[row + 1] − ptr[row] */
   size_t n_tokens;           /* vocabulary size, in order of first appearance */
   const uint64_t *token_ptr; /* (n_tokens + 1) into token_bytes */
   const char *token_bytes;
@@ -185,5 +197,153 @@ ev_status ev_slate_union(ev_slate *out, ev_slate *const *in, const char *const *
  * quota: at most cap of the first n may share a token of the column; then the best of what is left fills up. */
 ev_status ev_slate_mmr(ev_slate *s, const ev_column *c, float lambda, size_t n);
 ev_status ev_slate_quota(ev_slate *s, const ev_column *c, size_t cap, size_t n);
+
+/* ---- Index -----------------------------------------------------------------------------------------------
+ * Vectors by row number, and the k best for a query. Rows are the caller's numbers, from 0 and dense: memory goes with
+ * the highest. Scores: dot, cosine, l2 (−|q − x|²) as in math.h: more is nearer.
+ *
+ *   flat  exact                                    every row is looked at; batches go through BLAS
+ *   hnsw  hierarchical small world graph           Malkov and Yashunin 2018; deleted rows are unlinked and their
+ *                                                  neighbours joined
+ *   ivf   lists around k-means centres             n_probe of them are looked at
+ *
+ * `form` is what search reads (f32, f16, bf16, i8). With rescore the f32 vectors are kept beside a smaller form, and the best are
+ * ordered by them.
+ *
+ * Threads: any number of readers while one writer works (a second waits); a reader finds every row that was live
+ * before it began and is not deleted meanwhile. Same seed, same calls: the same bits, whatever the number of threads. */
+typedef struct ev_index_options { /* ev_index_defaults, then set */
+  const char *kind;      /* "flat", "hnsw", "ivf"; default "hnsw" */
+  const char *metric;    /* "dot", "cosine", "l2"; default "dot" */
+  const char *form;      /* default "i8" */
+  bool rescore;          /* default true; means nothing for f32 */
+  size_t n_dims;         /* 1 … 65536; no default */
+  size_t max_rows;       /* address space is reserved for so many; default 2^26 */
+  unsigned n_links;      /* hnsw: links of a node above the ground level, twice as many on it; default 16 */
+  unsigned effort_build; /* hnsw: candidates kept while inserting; default 200 */
+  unsigned n_lists;      /* ivf: 0 = 4 √n at the first large put */
+  unsigned effort;       /* of a search that names none. hnsw: candidates kept (default 64); ivf: lists looked at (default 16) */
+  uint64_t seed;
+} ev_index_options;
+void ev_index_defaults(ev_index_options *o);
+
+typedef struct ev_search { /* zero-initialise, then set */
+  size_t k;
+  unsigned effort;          /* 0 = the index's own */
+  const uint64_t *allowed;  /* bit i of word i / 64: row i may be found; NULL: all. Rows beyond n_allowed may not */
+  size_t n_allowed;         /* bits */
+  bool (*pass)(void *ctx, uint32_t row); /* a further condition, or NULL; called from several threads, for live rows only */
+  void *pass_ctx;
+  double pass_share;        /* about how many of the rows pass, in (0, 1]; 0 = unknown. Chooses the way, not the answer */
+  const uint64_t *seen_ptr; /* (n_queries + 1) or NULL: rows that a query leaves out, */
+  const uint32_t *seen;     /* ascending within a query */
+  size_t *n_looked_at;      /* out, or NULL: vectors compared, all queries together */
+} ev_search;
+
+typedef struct ev_index ev_index;
+ev_status ev_index_new(ev_index **out, const ev_index_options *o); /* EV_EINVAL names the option */
+void ev_index_free(ev_index *x);
+/* All or none. @param rows (n) distinct and not live: EV_EEXIST names one that is. @param vectors (n, n_dims) finite: EV_EINVAL
+ * names the row. Threaded. A row deleted before is waited for until its last readers have left. EV_ELIMIT, EV_ENOMEM, EV_EINTR. */
+ev_status ev_index_put(ev_index *x, const uint32_t *rows, const float *vectors, size_t n);
+ev_status ev_index_delete(ev_index *x, const uint32_t *rows, size_t n); /* EV_ENOTFOUND names a row that is not live; all or none */
+bool ev_index_has(const ev_index *x, uint32_t row);
+ev_status ev_index_get(const ev_index *x, uint32_t row, float *out); /* out (n_dims): as it was put, or decoded where only a smaller form is kept. EV_ENOTFOUND */
+/* The k best live rows of each query that may be found, in ev_topk's order and padding. Filters act during the search:
+ * k rows come back when k exist. @param q (m, n_dims) finite  @param[out] rows, scores (m, k). Threaded over queries. */
+ev_status ev_index_search(const ev_index *x, const float *q, size_t m, const ev_search *s, uint32_t *rows, float *scores);
+size_t ev_index_n(const ev_index *x);      /* live rows */
+size_t ev_index_n_rows(const ev_index *x); /* one more than the highest row ever put */
+size_t ev_index_bytes(const ev_index *x);  /* memory in use, mapped pages included */
+const ev_index_options *ev_index_opts(const ev_index *x); /* borrowed */
+ev_epochs *ev_index_epochs(const ev_index *x); /* which searches enter; for a caller that hangs more on a row */
+/* Writes the index into a pack as arrays "index.…". keep (n_keep): the rows that stay, renumbered 0, 1, …; NULL: all
+ * live rows under their own numbers. Readers and the writer may go on meanwhile if no row of keep is deleted. */
+ev_status ev_index_write(const ev_index *x, ev_pack_writer *w, const uint32_t *keep, size_t n_keep);
+/* Maps an index out of a pack; nothing is read yet. Later writes stay in memory. What is wrong in unverified bytes gives
+ * wrong answers at worst: every number read from them is checked before it is followed. */
+ev_status ev_index_map(ev_index **out, const ev_pack *p, size_t max_rows);
+
+/* ---- Where ------------------------------------------------------------------------------------------------
+ * A predicate over feature columns, compiled from text:
+ *   genre in {"Drama", "War"} and year >= 1990 and not (title == "x" or price < 2.5)
+ * Comparisons: == ~= != < <= > >= in; and, or, not, parentheses. Text against numbers is an error. A token list equals a
+ * token, and is in a set, when one of its tokens is. A missing value satisfies no comparison, ~= included. */
+typedef struct ev_where ev_where;
+/* Finds a column by name; NULL: no such column. May be NULL itself: then only the grammar is checked. */
+typedef const ev_column *ev_where_column_fn(void *ctx, const char *name);
+ev_status ev_where_compile(ev_where **out, const char *text, ev_where_column_fn *find, void *ctx); /* EV_EINVAL: "where: column 14: …" */
+void ev_where_free(ev_where *w);
+bool ev_where_holds(const ev_where *w, size_t row); /* rows behind a column's end have no value. Any thread */
+
+/* ---- Items ------------------------------------------------------------------------------------------------
+ * A live table: items by id, each with a vector and features, in a folder of its own.
+ *
+ *   folder/snapshot.G   a pack: everything as it was when it was made, mapped at opening
+ *   folder/log.G        what came after it: one checksummed record a call, synced before the call returns
+ *
+ * Calls that wait at the same time share one sync (group commit). A call is there whole or not at all, also for readers: a
+ * search sees the table as it was when it began. Compaction writes snapshot G + 1 beside running readers and writers and
+ * then drops the older pair. A record cut short at the log's end (a crash in the middle of a write that nobody was told of)
+ * is cut off and counted; anything else wrong is EV_ECORRUPT, and nothing is changed. One process has a table open for
+ * writing (EV_EEXIST otherwise); others may open it read-only, and see it as it was then.
+ * After a failed write the log is cut back to what was acknowledged and the call fails; where even that fails, so does every
+ * later write. Threads: all functions, from any. */
+typedef struct ev_items ev_items;
+typedef struct ev_items_options {
+  ev_index_options index;  /* n_dims 0: a table without vectors. Only a new table looks at it */
+  bool read_only, create;  /* create: EV_ENOTFOUND otherwise when there is none */
+  size_t compact_bytes;    /* a log longer than this and than half the snapshot is compacted in the background; 0 = 64 MiB */
+} ev_items_options;
+void ev_items_defaults(ev_items_options *o);
+ev_status ev_items_open(ev_items **out, const char *folder, const ev_items_options *o);
+void ev_items_close(ev_items *t); /* waits for a compaction */
+
+typedef struct ev_field {
+  const char *name;           /* at most 47 bytes */
+  ev_column_type type;        /* a column has the type of its first value: EV_EINVAL for another */
+  double number;              /* FLOAT */
+  const char *const *tokens;  /* TOKEN: one; TOKEN_LIST: n_tokens; UTF-8, at most 65535 bytes each */
+  size_t n_tokens;
+} ev_field;
+typedef struct ev_item {
+  const char *id;       /* UTF-8, 1 … 255 bytes, without NUL */
+  const float *vector;  /* (n_dims) finite, or NULL: not to be searched for */
+  const ev_field *fields;
+  size_t n_fields;
+} ev_item;
+/* Inserts or replaces whole items; durable and visible when it returns. An id twice in one call: EV_EINVAL. */
+ev_status ev_items_put(ev_items *t, const ev_item *items, size_t n);
+ev_status ev_items_delete(ev_items *t, const char *const *ids, size_t n); /* EV_ENOTFOUND names one that is not there; all or none */
+ev_status ev_items_compact(ev_items *t); /* now, and waits */
+ev_status ev_items_verify(const ev_items *t); /* reads every checksum of the snapshot: EV_ECORRUPT */
+
+/* A reader: everything it is given holds until its end, and shows one state of the table. Short-lived: rows that are
+ * replaced are not used again while it is open. One thread a reader. */
+typedef struct ev_items_reader {
+  const ev_items *table;
+  uint64_t state;
+  unsigned place;
+} ev_items_reader;
+void ev_items_begin(ev_items_reader *r, const ev_items *t);
+void ev_items_end(ev_items_reader *r);
+uint32_t ev_items_find(const ev_items_reader *r, const char *id, size_t len); /* the item's row; EV_NONE: not there */
+const char *ev_items_id(const ev_items_reader *r, uint32_t row, size_t *len); /* not NUL-terminated */
+ev_status ev_items_vector(const ev_items_reader *r, uint32_t row, float *out); /* EV_ENOTFOUND: it has none */
+size_t ev_items_n_columns(const ev_items_reader *r);
+const ev_column *ev_items_column_at(const ev_items_reader *r, size_t i); /* rows of this reader; tokens by ev_column_token */
+/* q (m, n_dims); where may be NULL. s as for an index: effort, k, seen (rows); its filters are the table's own. */
+ev_status ev_items_search(const ev_items_reader *r, const float *q, size_t m, const ev_search *s, const char *where, uint32_t *rows, float *scores);
+
+typedef struct ev_items_stats {
+  size_t n_items, n_vectors, n_dims, n_rows, n_columns;
+  size_t memory_bytes, log_bytes, snapshot_bytes;
+  uint64_t generation, n_commits, n_syncs; /* since opening */
+  uint64_t cut_bytes;   /* of a torn tail, at opening */
+  double open_ms;
+  bool compacting;
+} ev_items_stats;
+void ev_items_stat(const ev_items *t, ev_items_stats *out);
+const ev_index_options *ev_items_index(const ev_items *t); /* NULL: a table without vectors */
 
 #endif

@@ -1,0 +1,98 @@
+/* index.h - what the kinds of index share; private to this room.
+ *
+ *   index.c       rows (codes, vectors, flags), the public functions, choice between a kind's search and a plain scan
+ *   index_flat.c  exact search
+ *   index_ivf.c   lists around k-means centres
+ *   hnsw.c        graph: storage, search, file;  hnsw_build.c  insertion and removal
+ *
+ * A row: its code (what search reads), its f32 vector where that is kept beside a smaller form, and two numbers, so that
+ * every metric is one inner product: score = weight[row] · query.weight · dot(query.code, code) + bias[row]
+ *   dot     weight = the form's scale            bias absent
+ *   cosine  weight = scale / |x|                 bias absent
+ *   l2      weight = 2 · scale                   bias = −|x|² of the decoded code; |q|² is taken off at the end
+ *
+ * Threads. The writer holds `writer`. It fills a row's arrays, links it (kind->put), then sets its live bit; readers load
+ * what they follow with acquire order and stay inside an epoch. A deleted row keeps its arrays until it is put again,
+ * which waits for its epoch to pass. */
+#ifndef EV_STORE_INDEX_H
+#define EV_STORE_INDEX_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "store.h"
+
+typedef struct ev_index_kind ev_index_kind;
+
+struct ev_index {
+  ev_index_options o;        /* its strings are static */
+  const ev_index_kind *kind;
+  ev_similarity metric;
+  ev_form form;
+  size_t d, stride;          /* elements; bytes between codes, a multiple of 64 */
+  ev_dot_fn *dot, *dot_pair; /* query · code; code · code */
+  ev_region codes;           /* (n_rows, stride), zero padded */
+  ev_region vectors;         /* (n_rows, d) f32; closed unless rescore */
+  ev_region weight;          /* (n_rows) f32; closed: all 1 */
+  ev_region scale;           /* (n_rows) f32, the form's; closed where weight tells it */
+  ev_region bias;            /* (n_rows) f32; closed: none */
+  ev_region live;            /* atomic uint64_t words: bit r of word r / 64 */
+  ev_region marks;           /* (n_rows) uint64_t epoch mark of the row's last deletion; 0 = never. Writer only */
+  _Atomic size_t n_rows;     /* readers look at rows below it */
+  _Atomic size_t n_live;
+  pthread_mutex_t writer;
+  ev_epochs *epochs;
+  void *state;               /* the kind's */
+};
+
+/* A query in the form that codes are compared with. */
+typedef struct ev_prepared {
+  const float *vector;  /* (d) borrowed */
+  const void *code;     /* 64-byte aligned, zero padded to stride */
+  float weight;         /* of the query's own code */
+  float offset;         /* added to final scores: −|q|² for l2 */
+} ev_prepared;
+
+typedef struct ev_found { /* row and score: in the order of ev_topk, best first, once a search has ended */
+  float score;
+  uint32_t row;
+} ev_found;
+
+struct ev_index_kind {
+  const char *name;
+  ev_status (*open)(ev_index *x);                          /* makes x->state of an empty index; the options are checked */
+  void (*close)(ev_index *x);
+  ev_status (*check)(const ev_index_options *o);           /* the kind's own options; may be NULL */
+  /* Rows whose arrays are filled and whose live bits are not set yet; n_rows counts them already. Fails without a trace. */
+  ev_status (*put)(ev_index *x, const uint32_t *rows, size_t n);
+  void (*unlink)(ev_index *x, const uint32_t *rows, size_t n); /* their live bits are cleared already. Cannot fail */
+  /* Up to `want` rows that may be found, by code scores (the query's offset left out), any order; *n_out of them.
+   * ev_index_may says which may. n_looked_at is added to. Called inside an epoch, from several threads. */
+  ev_status (*search)(const ev_index *x, const ev_prepared *q, const ev_search *s, size_t query, size_t want, unsigned effort, ev_found *out, size_t *n_out, size_t *n_looked_at);
+  /* About how many rows a search looks at when a share in (0, 1] of them may be found: decides between it and a plain scan. */
+  double (*cost)(const ev_index *x, size_t want, unsigned effort, double share);
+  ev_status (*write)(const ev_index *x, ev_pack_writer *w, const uint32_t *keep, size_t n_keep, const uint32_t *renumber); /* renumber (n_rows): new number or EV_NONE */
+  ev_status (*map)(ev_index *x, const ev_pack *p);         /* instead of open; x's rows are mapped already */
+  size_t (*bytes)(const ev_index *x);
+};
+
+extern const ev_index_kind ev_index_flat, ev_index_hnsw, ev_index_ivf;
+
+static inline bool ev_index_live(const ev_index *x, uint32_t row) {
+  const _Atomic uint64_t *words = (const _Atomic uint64_t *)(const void *)x->live.base;
+  return (atomic_load_explicit(&words[row / 64], memory_order_acquire) >> (row % 64) & 1) != 0;
+}
+
+/* Whether a row below n_rows may be found by the search's query: live, allowed, passed and not seen. */
+bool ev_index_may(const ev_index *x, const ev_search *s, size_t query, uint32_t row);
+
+static inline const void *ev_index_code(const ev_index *x, uint32_t row) { return x->codes.base + row * x->stride; }
+
+static inline float ev_index_score(const ev_index *x, const ev_prepared *q, uint32_t row) {
+  float s = q->weight * x->dot(q->code, ev_index_code(x, row), x->d);
+  if (x->weight.base != NULL) s *= ((const float *)(const void *)x->weight.base)[row];
+  if (x->bias.base != NULL) s += ((const float *)(const void *)x->bias.base)[row];
+  return s;
+}
+
+#endif
