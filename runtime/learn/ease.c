@@ -110,7 +110,7 @@ static void close_kind(ev_model *m) { ev_free(m->state); }
 /* A tile column of the matrix is shared by all requests of a slice before the next is touched: the matrix streams
  * through the cache once a slice instead of once a request. */
 #define SLICE 64
-#define COLUMNS (2 * EV_SYM_TILE)
+#define COLUMNS EV_SYM_TILE
 
 typedef struct job {
   const ev_model *m;

@@ -33,27 +33,33 @@ size_t ev_sym_at(size_t i, size_t j) {
   return (row * (row + 1) / 2 + column) * AREA + (i % T) * T + j % T;
 }
 
-/* Row-major lower is LAPACK's column-major upper. */
+/* The tiles of a matrix on their way to its inverse. Only what belongs to the n × n matrix is computed: with n a little
+ * above a multiple of T, whole tiles at the edge would cost (1 + T / n)³. */
+typedef struct sweep {
+  float *a, *scratch; /* scratch: (t tiles) the new row k; then, of the last sweep, M(k,k) */
+  size_t n, t, k;     /* order, tiles a side, step */
+} sweep;
+
+static int edge(const sweep *s, size_t i) { return i + 1 < s->t ? T : (int)(s->n - i * T); } /* rows of row i of tiles */
+
 static const int side = T;
-static ev_status potrf(float *a) {
-  int info;
-  spotrf_("U", &side, a, &side, &info, 1);
-  for (size_t i = 0; i < T && info == 0; i++)
-    if (!(a[i * T + i] > 0)) info = (int)i + 1; /* OpenBLAS lets NaN pass */
+
+/* Row-major lower is LAPACK's column-major upper. */
+static ev_status potrf(const sweep *s) {
+  int info, n = edge(s, s->k);
+  float *d = tile(s->a, s->k, s->k);
+  spotrf_("U", &n, d, &side, &info, 1);
+  for (int i = 0; i < n && info == 0; i++)
+    if (!(d[(size_t)i * T + i] > 0)) info = i + 1; /* OpenBLAS lets NaN pass */
   return info == 0 ? EV_OK : ev_fail(EV_EINVAL, "the matrix is not positive definite");
 }
-
-typedef struct sweep {
-  float *a;
-  size_t t, k; /* tiles a side, step */
-} sweep;
 
 /* Cholesky, step k: the column below the diagonal tile, A(i,k) ← A(i,k) L(k,k)⁻ᵀ. */
 static void chol_column(void *ctx, size_t begin, size_t end, int worker) {
   (void)worker;
   sweep *s = ctx;
-  for (size_t x = begin; x < end; x++)
-    cblas_strsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, T, T, 1, tile(s->a, s->k, s->k), T, tile(s->a, s->k + 1 + x, s->k), T);
+  for (size_t i = s->k + 1 + begin; i < s->k + 1 + end; i++)
+    cblas_strsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, edge(s, i), T, 1, tile(s->a, s->k, s->k), T, tile(s->a, i, s->k), T);
 }
 
 /* Rows of the trailing tiles, longest first, so that the last slices are short. */
@@ -66,52 +72,47 @@ static void chol_trailing(void *ctx, size_t begin, size_t end, int worker) {
     while (left >= m - row) left -= m - row, row++;
     size_t i = s->t - 1 - row, j = s->k + 1 + left;
     const float *li = tile(s->a, i, s->k), *lj = tile(s->a, j, s->k);
-    if (i == j) cblas_ssyrk(CblasRowMajor, CblasLower, CblasNoTrans, T, T, -1, li, T, 1, tile(s->a, i, i), T);
-    else cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, T, T, T, -1, li, T, lj, T, 1, tile(s->a, i, j), T);
+    if (i == j) cblas_ssyrk(CblasRowMajor, CblasLower, CblasNoTrans, edge(s, i), T, -1, li, T, 1, tile(s->a, i, i), T);
+    else cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, edge(s, i), T, T, -1, li, T, lj, T, 1, tile(s->a, i, j), T);
   }
 }
 
 /* Inverse of L by columns: with M = L⁻¹, M(i,j) = −M(i,i) Σ_{j<=k<i} L(i,k) M(k,j). Step k makes row k of M:
  * every tile (k, j), j < k, needs rows of M above and row k of L, which is still whole. */
-typedef struct row_step {
-  float *a, *scratch; /* scratch: (t tiles) the new row k */
-  size_t k;
-} row_step;
-
 static void invert_row(void *ctx, size_t begin, size_t end, int worker) {
   (void)worker;
-  row_step *s = ctx;
+  sweep *s = ctx;
+  int n = edge(s, s->k);
   for (size_t j = begin; j < end; j++) {
     float *sum = s->scratch + j * AREA;
-    memset(sum, 0, AREA * sizeof *sum);
-    for (size_t k = j; k < s->k; k++) {
-      /* M(j,j) is lower triangular with zeros above, like any tile to sgemm */
-      cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, T, T, T, -1, tile(s->a, s->k, k), T, tile(s->a, k, j), T, 1, sum, T);
-    }
-    cblas_strmm(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasNonUnit, T, T, 1, tile(s->a, s->k, s->k), T, sum, T);
+    for (size_t k = j; k < s->k; k++) /* M(j,j) is lower triangular with zeros above, like any tile to sgemm */
+      cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, T, T, -1, tile(s->a, s->k, k), T, tile(s->a, k, j), T, k > j, sum, T);
+    cblas_strmm(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasNonUnit, n, T, 1, tile(s->a, s->k, s->k), T, sum, T);
   }
 }
 
 /* P = MᵀM by columns of P: P(i,j) = Σ_{k>=i} M(k,i)ᵀ M(k,j), i >= j. Row i of P may overwrite row i of M, because
- * later rows of P need only rows of M below: rows are made from the top. */
+ * later rows of P need only rows of M below: rows are made from the top. M(i,i), which all of row i needs, is kept aside. */
 static void square_row(void *ctx, size_t begin, size_t end, int worker) {
   (void)worker;
   sweep *s = ctx;
   size_t i = s->k;
-  for (size_t j = begin; j < end; j++) {
+  int n = edge(s, i);
+  for (size_t x = begin; x < end; x++) {
+    size_t j = i - x; /* the diagonal tile first */
     float *out = tile(s->a, i, j);
-    if (j == i) continue; /* the diagonal tile comes last: the others still need M(i,i) */
-    cblas_strmm(CblasRowMajor, CblasLeft, CblasLower, CblasTrans, CblasNonUnit, T, T, 1, tile(s->a, i, i), T, out, T);
-    for (size_t k = i + 1; k < s->t; k++)
-      cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, T, T, T, 1, tile(s->a, k, i), T, tile(s->a, k, j), T, 1, out, T);
+    if (j < i) {
+      cblas_strmm(CblasRowMajor, CblasLeft, CblasLower, CblasTrans, CblasNonUnit, n, T, 1, s->scratch, T, out, T);
+      for (size_t k = i + 1; k < s->t; k++)
+        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n, T, edge(s, k), 1, tile(s->a, k, i), T, tile(s->a, k, j), T, 1, out, T);
+      continue;
+    }
+    int info;
+    slauum_("U", &n, out, &side, &info, 1); /* row-major lower L: LᵀL = (column-major upper U) U Uᵀ */
+    for (size_t k = i + 1; k < s->t; k++) cblas_ssyrk(CblasRowMajor, CblasLower, CblasTrans, n, edge(s, k), 1, tile(s->a, k, i), T, 1, out, T);
+    for (int r = 0; r < n; r++) /* both triangles of a diagonal tile, so that a row of it is a run */
+      for (int c = 0; c < r; c++) out[(size_t)c * T + r] = out[(size_t)r * T + c];
   }
-}
-
-static void square_diagonal(sweep *s) {
-  int info;
-  float *d = tile(s->a, s->k, s->k);
-  slauum_("U", &side, d, &side, &info, 1); /* row-major lower L: LᵀL = (column-major upper U) U Uᵀ */
-  for (size_t k = s->k + 1; k < s->t; k++) cblas_ssyrk(CblasRowMajor, CblasLower, CblasTrans, T, T, 1, tile(s->a, k, s->k), T, 1, d, T);
 }
 
 static void clear_above(float *d) {
@@ -119,45 +120,34 @@ static void clear_above(float *d) {
 }
 
 ev_status ev_sym_inverse(float *a, size_t n) {
-  size_t t = tiles_of(n);
+  sweep s = {.a = a, .n = n, .t = tiles_of(n)};
   if (n == 0) return EV_OK;
-  for (size_t i = n; i < t * T; i++) { /* the padding becomes an identity block: it stays apart */
-    for (size_t j = 0; j < i; j++) a[ev_sym_at(i, j)] = 0;
-    a[ev_sym_at(i, i)] = 1;
-  }
-  for (size_t k = 0; k < t; k++) {
-    if (ev_interrupted()) return ev_fail(EV_EINTR, "interrupted");
-    sweep s = {a, t, k};
-    size_t m = t - k - 1;
-    EV_TRY(potrf(tile(a, k, k)));
-    clear_above(tile(a, k, k));
+  s.scratch = ev_alloc(s.t, AREA * sizeof *s.scratch);
+  if (s.scratch == NULL) return EV_ENOMEM;
+  ev_status status = EV_OK;
+  for (s.k = 0; s.k < s.t && status == EV_OK; s.k++) {
+    size_t m = s.t - s.k - 1;
+    if (ev_interrupted()) status = ev_fail(EV_EINTR, "interrupted");
+    else status = potrf(&s);
+    if (status != EV_OK) break;
+    clear_above(tile(a, s.k, s.k));
     ev_parallel_for(m, 1, chol_column, &s);
     ev_parallel_for(m * (m + 1) / 2, 1, chol_trailing, &s);
   }
-  float *scratch = ev_alloc(t, AREA * sizeof *scratch);
-  if (scratch == NULL) return EV_ENOMEM;
-  for (size_t k = 0; k < t; k++) {
-    if (ev_interrupted()) {
-      ev_free(scratch);
-      return ev_fail(EV_EINTR, "interrupted");
-    }
-    int info;
-    strtri_("U", "N", &side, tile(a, k, k), &side, &info, 1, 1);
-    row_step s = {a, scratch, k};
-    ev_parallel_for(k, 1, invert_row, &s);
-    if (k > 0) memcpy(tile(a, k, 0), scratch, k * AREA * sizeof *scratch); /* tiles of a row lie side by side */
+  for (s.k = 0; s.k < s.t && status == EV_OK; s.k++) {
+    int info, last = edge(&s, s.k);
+    if (ev_interrupted()) status = ev_fail(EV_EINTR, "interrupted");
+    strtri_("U", "N", &last, tile(a, s.k, s.k), &side, &info, 1, 1);
+    ev_parallel_for(s.k, 1, invert_row, &s);
+    for (size_t j = 0; j < s.k; j++) memcpy(tile(a, s.k, j), s.scratch + j * AREA, (size_t)last * T * sizeof *a);
   }
-  ev_free(scratch);
-  for (size_t k = 0; k < t; k++) {
-    if (ev_interrupted()) return ev_fail(EV_EINTR, "interrupted");
-    sweep s = {a, t, k};
-    ev_parallel_for(k + 1, 1, square_row, &s);
-    square_diagonal(&s);
-    float *d = tile(a, k, k);
-    for (size_t i = 0; i < T; i++) /* both triangles of a diagonal tile, so that a row of it is a run */
-      for (size_t j = 0; j < i; j++) d[j * T + i] = d[i * T + j];
+  for (s.k = 0; s.k < s.t && status == EV_OK; s.k++) {
+    if (ev_interrupted()) status = ev_fail(EV_EINTR, "interrupted");
+    memcpy(s.scratch, tile(a, s.k, s.k), AREA * sizeof *a);
+    ev_parallel_for(s.k + 1, 1, square_row, &s);
   }
-  return EV_OK;
+  ev_free(s.scratch);
+  return status;
 }
 
 void ev_sym_add_row(float *out, const float *a, float alpha, size_t i, size_t begin, size_t end) {

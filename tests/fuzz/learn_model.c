@@ -113,7 +113,7 @@ static void make_seeds(void) {
   seed_forged_ranker(path, "2 2 1 score\n2 0 0 rank.x\n", 2, 1);
   seed_forged_ranker(path, "0 0 1 job\n", 1, 1);
   seed_forged_ranker(path, "1 1 2 genre\n1 2 1 year\n1 0 3 maker\n", 3, 6);
-  ev_ease_options ease = {.lambda = 5, .item_power_out = 0.1f}; /* a megabyte, for it is made of whole tiles */
+  ev_ease_options ease = {.lambda = 5, .item_power_out = 0.1f}; /* megabytes, for it is made of whole tiles */
   FUZZ_REQUIRE(ev_fit_ease(path, view, &ease, NULL) == EV_OK);
   seed_file(path);
 }
