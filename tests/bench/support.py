@@ -60,6 +60,11 @@ def row(name, value, unit, peer_name, peer_value, ratio):
     return {"name": name, "value": value, "unit": unit, "peer": peer_name, "peer_value": peer_value, "ratio": ratio}
 
 
+def measured(name, metric, peer_name, peer_value):
+    """A row of a metric with its interval against a published figure."""
+    return dict(row(name, metric["value"], "", peer_name, peer_value, metric["value"] / peer_value), low=metric["low"], high=metric["high"])
+
+
 def median(values):
     return statistics.median(values)
 
