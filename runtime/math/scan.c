@@ -18,7 +18,7 @@
 #define TILE 512    /* rows scored at once */
 #define CHUNK 8192  /* rows whose allowed ones are gathered into tiles together */
 #define GROUP 512   /* queries that share a tile: less, and BLAS spends its time packing (64: 1.5 times the bare product, 512: 1.05) */
-#define MANY 16     /* queries that make a product worth its packing */
+#define MANY 24     /* queries that make a product worth its packing */
 
 typedef struct scan {
   const ev_scan *s;
