@@ -267,13 +267,16 @@ ev_status ev_index_map(ev_index **out, const ev_pack *p, size_t max_rows);
 /* ---- Where ------------------------------------------------------------------------------------------------
  * A predicate over feature columns, compiled from text:
  *   genre in {"Drama", "War"} and year >= 1990 and not (title == "x" or price < 2.5)
- * Comparisons: == ~= != < <= > >= in; and, or, not, parentheses. Text against numbers is an error. A token list equals a
- * token, and is in a set, when one of its tokens is. A missing value satisfies no comparison, ~= included. */
+ * Comparisons: == ~= != < <= > >= in, not in; and, or, not, parentheses. Left of a comparison stands a column, in quotes where its
+ * name is not of letters, digits, _ and dots. Text against numbers is an error; only numbers have an order. A token list equals a
+ * token, and is in a set, when one of its tokens is. A missing value satisfies no comparison, nor does it when `not` stands before
+ * it (the third truth value of SQL); `year == nil` and `year ~= nil` ask for it. Numbers are rounded to 32 bits, as values are. */
 typedef struct ev_where ev_where;
-/* Finds a column by name; NULL: no such column. May be NULL itself: then only the grammar is checked. */
-typedef const ev_column *ev_where_column_fn(void *ctx, const char *name);
-ev_status ev_where_compile(ev_where **out, const char *text, ev_where_column_fn *find, void *ctx); /* EV_EINVAL: "where: column 14: …" */
-void ev_where_free(ev_where *w);
+typedef const ev_column *ev_where_column_fn(void *ctx, size_t i); /* the i-th column there is; NULL behind the last */
+/* columns NULL: only the grammar is checked. What a column's pointers lead to must outlive *out, the ev_column need not; of a column
+ * that grows, *out knows the rows and tokens that were there. EV_EINVAL: "where: column 14: …" */
+ev_status ev_where_compile(ev_where **out, const char *text, ev_where_column_fn *columns, void *ctx);
+void ev_where_free(ev_where *w); /* NULL does nothing */
 bool ev_where_holds(const ev_where *w, size_t row); /* rows behind a column's end have no value. Any thread */
 
 /* ---- Items ------------------------------------------------------------------------------------------------
