@@ -95,3 +95,21 @@ bool ev_parse_f64(const char *s, size_t len, double *out) {
   *out = value;
   return true;
 }
+
+size_t ev_edit_distance(const char *a, const char *b) {
+  size_t row[64], n = strlen(b);
+  if (n >= 63) return SIZE_MAX;
+  for (size_t j = 0; j <= n; j++) row[j] = j;
+  for (size_t i = 1; a[i - 1] != '\0'; i++) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= n; j++) {
+      size_t up = row[j], best = diagonal + (a[i - 1] != b[j - 1]);
+      if (up + 1 < best) best = up + 1;
+      if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+      diagonal = up;
+      row[j] = best;
+    }
+  }
+  return row[n];
+}
