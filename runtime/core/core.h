@@ -53,6 +53,7 @@ void *ev_resize(void *p, size_t n, size_t size);  /* as realloc: 16-byte alignme
 char *ev_strndup(const char *s, size_t len);      /* NUL-terminated copy */
 void ev_free(void *p);                            /* NULL does nothing */
 void ev_mem_fail_at(int64_t n);                   /* tests: the n-th allocation from now (0 = the next) fails; -1 = none. Per thread */
+bool ev_mem_fails(void);                          /* asked by who takes memory another way: whether a test chose this one to fail; the error is set */
 uint64_t ev_peak_rss_bytes(void);                 /* the process's highest resident size */
 
 /* ---- Growable byte buffer ----------------------------------------------------------------------------
