@@ -107,6 +107,10 @@ void ev_index_may_free(ev_may *may);
 /* The best `want` rows by code score of the queries [first, first + m) of s, in ev_topk's order and padding. q (m, d)  @param[out] rows, scores (m, want) */
 ev_status ev_index_scan(const ev_index *x, const ev_search *s, const ev_may *may, const float *q, size_t first, size_t m, size_t want, uint32_t *rows, float *scores);
 
+/* ---- index_file.c */
+/* An array of a pack of just this shape as the first bytes of an empty region: mapped where it lies on a page boundary. EV_ECORRUPT. */
+ev_status ev_index_map_array(ev_region *r, const ev_pack *p, const char *name, ev_dtype dtype, size_t rows, size_t cols);
+
 static inline bool ev_index_live(const ev_index *x, uint32_t row) {
   const _Atomic uint64_t *words = (const _Atomic uint64_t *)(const void *)x->live.base;
   return (atomic_load_explicit(&words[row / 64], memory_order_acquire) >> (row % 64) & 1) != 0;
