@@ -8,6 +8,7 @@
  *   index     vectors, and the k best of them for a query: exact or approximate
  *   where     a predicate over feature columns, compiled
  *   items     a live table of items beside an index: durable, changed while it is read
+ *   batch     items on their way into it
  *
  * Read-only objects (pack, snapshot, view) may be shared by threads; a slate belongs to one. An index and a table have
  * one writer at a time, which they see to themselves, and any number of readers, which never wait for it.
@@ -348,5 +349,21 @@ typedef struct ev_items_stats {
 } ev_items_stats;
 void ev_items_stat(const ev_items *t, ev_items_stats *out);
 const ev_index_options *ev_items_index(const ev_items *t); /* NULL: a table without vectors */
+
+/* ---- Item batch ------------------------------------------------------------------------------------------
+ * Items under construction, in memory of their own: what a put is made of where items come as text or from a script. Strings
+ * are given with their length and copied; one with a NUL inside is EV_EINVAL. One thread. */
+typedef struct ev_item_batch ev_item_batch;
+ev_item_batch *ev_item_batch_new(void); /* NULL: out of memory */
+void ev_item_batch_free(ev_item_batch *b);
+void ev_item_batch_clear(ev_item_batch *b); /* memory is kept */
+size_t ev_item_batch_n(const ev_item_batch *b);
+size_t ev_item_batch_dims(const ev_item_batch *b); /* of its first vector; 0: none of them has one */
+/* An item is begun; what follows is about the last one begun, a token about the last field. */
+ev_status ev_item_batch_add(ev_item_batch *b, const char *id, size_t len);
+ev_status ev_item_batch_vector(ev_item_batch *b, size_t n, float **out); /* out (n): to be filled before the next call */
+ev_status ev_item_batch_field(ev_item_batch *b, const char *name, size_t len, ev_column_type type, double number); /* number: of a FLOAT */
+ev_status ev_item_batch_token(ev_item_batch *b, const char *s, size_t len);
+ev_status ev_item_batch_get(ev_item_batch *b, size_t n_dims, const ev_item **items); /* all of them, until the next call; EV_EINVAL names one whose vector has not n_dims numbers */
 
 #endif
