@@ -1,6 +1,7 @@
 /* text.c - what every parser needs: UTF-8 and numbers, whatever the locale. */
 #include <locale.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -112,4 +113,14 @@ size_t ev_edit_distance(const char *a, const char *b) {
     }
   }
   return row[n];
+}
+
+double ev_float_decimal(float x) {
+  char text[32];
+  double y = (double)x;
+  for (int digits = 6; digits <= 9 && isfinite(x); digits++) {
+    snprintf(text, sizeof text, "%.*e", digits - 1, (double)x);
+    if (ev_parse_f64(text, strlen(text), &y) && (float)y == x) return y;
+  }
+  return (double)x;
 }
