@@ -10,6 +10,7 @@ typedef struct item {
   size_t id;            /* offset into text */
   size_t vector, dims;  /* offset into vectors; dims 0: none */
   size_t field, n_fields;
+  size_t token;         /* how many there were before */
 } item;
 
 typedef struct field {
@@ -59,9 +60,18 @@ static ev_status keep(ev_item_batch *b, const char *what, const char *s, size_t 
 }
 
 ev_status ev_item_batch_add(ev_item_batch *b, const char *id, size_t len) {
-  item x = {.field = N(b->fields, field)};
+  item x = {.vector = N(b->vectors, float), .field = N(b->fields, field), .token = N(b->tokens, size_t)};
   EV_TRY(keep(b, "an id", id, len, &x.id));
   return ev_buf_append(&b->items, &x, sizeof x);
+}
+
+void ev_item_batch_drop(ev_item_batch *b) {
+  const item *x = LAST(b->items, item);
+  b->text.len = x->id;
+  b->vectors.len = x->vector * sizeof(float);
+  b->fields.len = x->field * sizeof(field);
+  b->tokens.len = x->token * sizeof(size_t);
+  b->items.len -= sizeof *x;
 }
 
 ev_status ev_item_batch_vector(ev_item_batch *b, size_t n, float **out) {

@@ -361,6 +361,7 @@ size_t ev_item_batch_n(const ev_item_batch *b);
 size_t ev_item_batch_dims(const ev_item_batch *b); /* of its first vector; 0: none of them has one */
 /* An item is begun; what follows is about the last one begun, a token about the last field. */
 ev_status ev_item_batch_add(ev_item_batch *b, const char *id, size_t len);
+void ev_item_batch_drop(ev_item_batch *b); /* the last one begun, as if it never had been */
 ev_status ev_item_batch_vector(ev_item_batch *b, size_t n, float **out); /* out (n): to be filled before the next call */
 ev_status ev_item_batch_field(ev_item_batch *b, const char *name, size_t len, ev_column_type type, double number); /* number: of a FLOAT */
 ev_status ev_item_batch_token(ev_item_batch *b, const char *s, size_t len);

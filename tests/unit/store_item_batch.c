@@ -9,6 +9,13 @@ static ev_status build(ev_item_batch *b, size_t n, size_t d) {
     float *v;
     int len = snprintf(text, sizeof text, "item %zu", i);
     EV_TRY(ev_item_batch_add(b, text, (size_t)len));
+    if (i % 7 == 0) { /* begun and dropped */
+      EV_TRY(ev_item_batch_vector(b, d + 1, &v));
+      EV_TRY(ev_item_batch_field(b, "gone", 4, EV_TOKEN, 0));
+      EV_TRY(ev_item_batch_token(b, "gone", 4));
+      ev_item_batch_drop(b);
+      EV_TRY(ev_item_batch_add(b, text, (size_t)len));
+    }
     if (i % 3 != 2) {
       EV_TRY(ev_item_batch_vector(b, d, &v));
       for (size_t k = 0; k < d; k++) v[k] = (float)(i * d + k);
