@@ -625,6 +625,7 @@ static void an_index_without_rows_is_written_and_mapped(void **s) {
     assert_int_equal(ev_index_n_rows(y), 0);
     put_range(y, v, 0, 5000);
     assert_int_equal(ev_index_n(y), 5000);
+    ev_index_free(x);
     assert_int_equal(ev_index_map(&x, p, 0), EV_OK); /* and it may be mapped twice */
     assert_int_equal(ev_index_n(x), 0);
     ev_index_free(x);
