@@ -157,6 +157,7 @@ static float *take_vectors(lua_State *L, int arg, size_t d, size_t *n) {
 
 static int index_put(lua_State *L) { /* index:put(rows | first row, vectors) */
   size_t n, n_rows;
+  lua_settop(L, 3); /* what is pushed must not stand where an argument is missing */
   float *vectors = take_vectors(L, 3, n_dims(L), &n);
   uint32_t *rows = take_rows(L, 2, &n_rows);
   if (n_rows == 1 && n > 1) { /* the first of a run */
@@ -174,6 +175,7 @@ static int index_put(lua_State *L) { /* index:put(rows | first row, vectors) */
 static int index_delete(lua_State *L) { /* index:delete(rows | row) */
   check(L);
   size_t n;
+  lua_settop(L, 2);
   uint32_t *rows = take_rows(L, 2, &n);
   EV_CHECK(L, ev_index_delete(check(L), rows, n));
   return 0;
@@ -259,6 +261,7 @@ static void push_found(lua_State *L, const uint32_t *rows, const float *scores, 
 static int index_search(lua_State *L) { /* index:search(vector, k, { allowed =, exclude =, effort = }) → rows, scores, vectors looked at */
   size_t m, k, looked_at;
   uint32_t *rows;
+  lua_settop(L, 4);
   float *scores, *q = take_vectors(L, 2, n_dims(L), &m);
   if (m != 1) return luaL_error(L, "one vector is searched for; search_many takes several");
   search(L, q, 1, &k, &rows, &scores, &looked_at);
@@ -270,6 +273,7 @@ static int index_search(lua_State *L) { /* index:search(vector, k, { allowed =, 
 static int index_search_many(lua_State *L) { /* → a list of lists of rows, a list of lists of scores, vectors looked at; on all threads */
   size_t m, k, looked_at;
   uint32_t *rows;
+  lua_settop(L, 4);
   float *scores, *q = take_vectors(L, 2, n_dims(L), &m);
   search(L, q, m, &k, &rows, &scores, &looked_at);
   lua_createtable(L, (int)m, 0);
