@@ -10,6 +10,7 @@
 
 #include "../core/core.h"
 #include "../script/script.h"
+#include "../store/store.h"
 
 typedef enum ev_option_type { EV_OPT_END, EV_OPT_FLAG, EV_OPT_STRING, EV_OPT_INT, EV_OPT_REAL, EV_OPT_LIST } ev_option_type;
 
@@ -51,6 +52,10 @@ const char *ev_opt_home(const json_t *opts); /* --home, else $EVECTION_HOME, els
  * Opens a host and calls module.fn(opts). With --json the returned value is printed as one document; without,
  * the function prints for people itself. */
 ev_status ev_cli_lua(json_t *opts, const char *module, const char *fn);
+
+/* ---- Data sets -----------------------------------------------------------------------------------------*/
+ev_status ev_data_path(const json_t *opts, const char *name, char out[4096], bool make); /* $EVECTION_HOME/data/NAME.evs; the name is checked, the folder made */
+ev_status ev_data_open(const json_t *opts, const char *name, ev_snapshot **out);
 
 /* ---- Output --------------------------------------------------------------------------------------------*/
 ev_status ev_print_json(json_t *document); /* sorted keys, a newline at the end; takes the reference */

@@ -16,27 +16,6 @@
 #define LINE_MAX_BYTES (64u << 20)
 #define BATCH_MAX_BYTES (32u << 20) /* of lines: a batch ends before its rows are many where they are long */
 
-typedef struct place { /* where an item stood */
-  const char *file;
-  size_t line;
-} place;
-
-typedef struct putting {
-  json_t *opts;
-  const char *name;
-  ev_items *table;       /* NULL until the first batch is complete, where it is a new one */
-  size_t dims;           /* of its vectors; SIZE_MAX: the first will tell */
-  ev_item_batch *batch;
-  ev_buf places;         /* of place, one an item of the batch */
-  json_t *ids;           /* of the batch: id → true */
-  size_t batch_rows, batch_bytes;
-  size_t n_put;          /* items acknowledged */
-  uint64_t bytes_done, bytes_all; /* all: 0 = not known */
-  ev_bar bar;
-  char *line;            /* getline's */
-  size_t line_cap;
-} putting;
-
 /* ---- One line ------------------------------------------------------------------------------------------*/
 ev_status items_read_vector(const json_t *v, float *out) {
   size_t i;
@@ -170,8 +149,7 @@ static ev_status open_table(putting *p) {
   return there ? check_index(p) : EV_OK;
 }
 
-/* Puts the batch, or as much of it as comes before the first item that is refused. */
-static ev_status flush(putting *p) {
+ev_status items_flush(putting *p) {
   const ev_item *items;
   size_t n = ev_item_batch_n(p->batch), done = 0;
   if (n == 0) return EV_OK;
@@ -223,7 +201,7 @@ static ev_status take(putting *p, const char *file, size_t line, json_t *object)
   if (id == NULL || len == 0 || len > 255) return ev_fail(EV_EINVAL, "%s:%zu: no id (a text of 1 to 255 bytes, or a whole number)", file, line);
   ev_status status = check_dims(p, json_object_get(object, "vector"));
   if (status == EV_OK && json_object_get(p->ids, id) != NULL) {
-    status = flush(p);
+    status = items_flush(p);
     if (status != EV_OK) return status; /* says its own line */
   }
   if (status == EV_OK) status = ev_item_batch_add(p->batch, id, len);
@@ -247,7 +225,7 @@ static ev_status read_line(putting *p, const char *file, size_t number, size_t l
   ev_status status = take(p, file, number, object);
   json_decref(object);
   p->batch_bytes += len;
-  if (status == EV_OK && (ev_item_batch_n(p->batch) >= p->batch_rows || p->batch_bytes >= BATCH_MAX_BYTES)) status = flush(p);
+  if (status == EV_OK && (ev_item_batch_n(p->batch) >= p->batch_rows || p->batch_bytes >= BATCH_MAX_BYTES)) status = items_flush(p);
   return status;
 }
 
@@ -296,6 +274,8 @@ static ev_status begin(putting *p) {
   if (p->batch == NULL || p->ids == NULL) return ev_fail(EV_ENOMEM, "out of memory");
   int64_t rows = 1000;
   EV_TRY(given_number(p->opts, "batch", 1, 1000000, &rows));
+  if (json_object_get(p->opts, "factors") != NULL && json_object_get(p->opts, "data") == NULL) return ev_fail(EV_EINVAL, "--factors: --data NAME says whose items they are");
+  if (json_object_get(p->opts, "data") != NULL && ev_opt_n_args(p->opts) > 1) return ev_fail(EV_EINVAL, "--data: the items come from it, not from '%.60s'", ev_opt_arg(p->opts, 1));
   p->batch_rows = (size_t)rows;
   p->dims = SIZE_MAX;
   if (items_there(p->opts, p->name)) return open_table(p);
@@ -324,13 +304,13 @@ static ev_status run_put(json_t *opts) {
   uint64_t started = ev_now_ns();
   ev_bar_start(&p.bar, "putting", "MB", ev_opt_flag(opts, "quiet"));
   ev_status status = begin(&p);
-  if (status == EV_OK) status = read_files(&p);
+  if (status == EV_OK) status = json_object_get(opts, "data") != NULL ? items_put_data(&p) : read_files(&p);
   if (status == EV_OK) {
-    status = flush(&p);
+    status = items_flush(&p);
   } else if (status != EV_EINTR && p.batch != NULL && ev_item_batch_n(p.batch) > 0) { /* the good lines before a bad one */
     char said[1024];
     snprintf(said, sizeof said, "%s", ev_error());
-    ev_status second = flush(&p);
+    ev_status second = items_flush(&p);
     if (second == EV_OK) ev_fail(status, "%s", said);
     else status = second;
   }
@@ -359,6 +339,8 @@ static const ev_option options[] = {
     {EV_OPT_INT, "effort", "N", "of a search that names none (default: the kind's own)"},
     {EV_OPT_INT, "seed", "N", "seed of everything random (default 0)"},
     {EV_OPT_INT, "batch", "N", "items a commit (default 1000)"},
+    {EV_OPT_STRING, "data", "NAME", "instead of files: the items of a data set, with their features"},
+    {EV_OPT_STRING, "factors", "MODEL", "with --data: their vectors, of agent:ials, of another composition that fits factors, or of an artifact"},
     {EV_OPT_END, NULL, NULL, NULL},
 };
 
@@ -367,7 +349,8 @@ const ev_verb ev_verb_items_put = {
     .summary = "Puts items (JSON Lines with id, vector and features) into a live table; what it says is put is on disk.",
     .arguments = "NAME [FILE…]",
     .example = "evection items put films films.jsonl\n"
-               "evection items put films --kind flat --metric cosine < films.jsonl",
+               "evection items put films --kind flat --metric cosine < films.jsonl\n"
+               "evection items put films --data movielens --factors agent:ials",
     .options = options,
     .min_args = 1,
     .max_args = -1,
