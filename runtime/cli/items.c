@@ -253,7 +253,9 @@ static void print_cell(const ev_column *c, uint32_t row) { /* at most 60 bytes o
   if (json_is_integer(value)) ev_buf_printf(&text, "%lld", (long long)json_integer_value(value));
   else if (json_is_real(value)) ev_buf_printf(&text, "%.9g", json_real_value(value));
   else if (json_is_string(value)) ev_buf_append(&text, json_string_value(value), json_string_length(value));
-  json_array_foreach(value, i, x) ev_buf_printf(&text, "%s%s", i > 0 ? " " : "", json_string_value(x));
+  json_array_foreach(value, i, x) {
+    ev_buf_printf(&text, "%s%s", i > 0 ? " " : "", json_string_value(x));
+  }
   size_t len = text.len < 60 ? text.len : 60;
   len = text.data != NULL ? ev_utf8_invalid(text.data, len) : 0;
   for (i = 0; i < len; i++)

@@ -97,7 +97,10 @@ static void take_field(lua_State *L, ev_item_batch *b, const char *id, const cha
       for (size_t i = 0; i < n; i++) {
         lua_rawgeti(L, top, (int)i + 1);
         const char *s = text_of(L, number, &len);
-        if (s == NULL) luaL_error(L, "item '%s': %s: text %d of the list is a %s", id, key, (int)i + 1, luaL_typename(L, -1));
+        if (s == NULL) {
+          luaL_error(L, "item '%s': %s: text %d of the list is a %s", id, key, (int)i + 1, luaL_typename(L, -1));
+          return;
+        }
         try_batch(L, ev_item_batch_token(b, s, len));
         lua_pop(L, 1);
       }
@@ -114,7 +117,10 @@ static void take_item(lua_State *L, ev_item_batch *b, int at, size_t d) {
   lua_pushliteral(L, "id");
   lua_rawget(L, at);
   const char *s = text_of(L, number, &len);
-  if (s == NULL) luaL_error(L, "an item without an id (a text, or a whole number)");
+  if (s == NULL) {
+    luaL_error(L, "an item without an id (a text, or a whole number)");
+    return;
+  }
   snprintf(id, sizeof id, "%.*s", (int)(len < 63 ? len : 63), s);
   try_batch(L, ev_item_batch_add(b, s, len));
   lua_pop(L, 1);
@@ -144,7 +150,10 @@ static void take_ids(lua_State *L, ev_item_batch *b, int arg) {
     if (lua_istable(L, arg)) lua_rawgeti(L, arg, (int)i + 1);
     else lua_pushvalue(L, arg);
     const char *s = text_of(L, number, &len);
-    if (s == NULL) luaL_error(L, "id %d is a %s; a text or a whole number is expected", (int)i + 1, luaL_typename(L, -1));
+    if (s == NULL) {
+      luaL_error(L, "id %d is a %s; a text or a whole number is expected", (int)i + 1, luaL_typename(L, -1));
+      return;
+    }
     try_batch(L, ev_item_batch_add(b, s, len));
     lua_pop(L, 1);
   }

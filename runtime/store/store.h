@@ -279,6 +279,9 @@ typedef const ev_column *ev_where_column_fn(void *ctx, size_t i); /* the i-th co
 ev_status ev_where_compile(ev_where **out, const char *text, ev_where_column_fn *columns, void *ctx);
 void ev_where_free(ev_where *w); /* NULL does nothing */
 bool ev_where_holds(const ev_where *w, size_t row); /* rows behind a column's end have no value. Any thread */
+/* Of the rows row … row + 63, row a multiple of 64, those whose bit is set in `of` and that hold: for whole tables. The values of
+ * all of them are read where there are any. */
+uint64_t ev_where_word(const ev_where *w, size_t row, uint64_t of);
 
 /* ---- Items ------------------------------------------------------------------------------------------------
  * A live table: items by id, each with a vector and features, in a folder of its own.

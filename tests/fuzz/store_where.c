@@ -48,6 +48,10 @@ static void one(const uint8_t *data, size_t len) {
     for (size_t row = 0; row < 6; row++) FUZZ_REQUIRE(!ev_where_holds(w, row) || !ev_where_holds(opposite, row));
     ev_where_free(opposite);
   }
+  if (status == EV_OK) {
+    uint64_t word = ev_where_word(w, 0, 0x3B);
+    for (size_t row = 0; row < 64; row++) FUZZ_REQUIRE((word >> row & 1) == (row < 6 && row != 2 && ev_where_holds(w, row)));
+  }
   for (size_t row = 0; loose == EV_OK && row < 2; row++) (void)ev_where_holds(grammar, row);
   ev_where_free(w);
   ev_where_free(grammar);

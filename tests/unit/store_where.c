@@ -199,6 +199,11 @@ static void random_conditions_hold_where_three_valued_logic_says(void **s) {
       n[wanted]++;
       if (ev_where_holds(w, row) != (wanted == YES)) fail_msg("seed %llu, row %zu: %d\n%s", (unsigned long long)seed, row, wanted, b.data);
     }
+    for (size_t row = 0; row < ROWS + 64; row += 64) { /* and so 64 at a time, of those that are asked for */
+      uint64_t of = ev_rng_below(&r, 2) == 0 ? UINT64_MAX : ev_rng_u64(&r), word = 0;
+      for (unsigned i = 0; i < 64; i++) word |= (of >> i & 1 && ev_where_holds(w, row + i)) ? UINT64_C(1) << i : 0;
+      if (ev_where_word(w, row, of) != word) fail_msg("seed %llu, rows from %zu\n%s", (unsigned long long)seed, row, b.data);
+    }
     ev_where_free(w);
     ev_buf_free(&b);
     wither(t);
@@ -346,6 +351,10 @@ static void conditions_are_bounded(void **s) {
   ev_buf_printf(&b, "year<1990");
   while (b.len < 65000) ev_buf_printf(&b, " or year<1990");
   assert_int_equal(count(b.data), count("year < 1990"));
+  ev_where *many = compiled(b.data), *single = compiled("year < 1990"); /* more tests than go down together */
+  for (size_t row = 0; row < ROWS; row += 64) assert_true(ev_where_word(many, row, UINT64_MAX) == ev_where_word(single, row, UINT64_MAX));
+  ev_where_free(many);
+  ev_where_free(single);
   while (b.len <= 65536) ev_buf_printf(&b, " ");
   refused(b.data, "where: a condition of 65537 bytes; at most 65536 are read");
   ev_buf_clear(&b);
