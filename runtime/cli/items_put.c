@@ -83,8 +83,10 @@ static ev_status add_features(ev_item_batch *b, json_t *object) {
 }
 
 /* ---- The table -------------------------------------------------------------------------------------------*/
+/* --KEY within its range → *out, which stays as it is where the option is not given. */
 static ev_status given_number(const json_t *opts, const char *key, int64_t low, int64_t high, int64_t *out) {
   char name[32];
+  if (json_object_get(opts, key) == NULL) return EV_OK;
   snprintf(name, sizeof name, "%s", key);
   for (char *c = name; *c != '\0'; c++)
     if (*c == '_') *c = '-';
@@ -119,7 +121,9 @@ static ev_status index_options(const json_t *opts, ev_index_options *o) {
 /* A table keeps the index it was made with: an option that says otherwise is a mistake. */
 static ev_status check_index(const putting *p) {
   const ev_index_options *have = ev_items_index(p->table);
-  ev_index_options none = {.kind = "none"}, want = have != NULL ? *have : none;
+  ev_index_options want;
+  ev_index_defaults(&want);
+  if (have != NULL) want = *have;
   EV_TRY(index_options(p->opts, &want));
   if (have == NULL && want.n_dims > 0) return ev_fail(EV_EINVAL, "--dims: table '%s' was made without vectors", p->name);
   if (have == NULL) return EV_OK;
@@ -304,7 +308,8 @@ static ev_status run_put(json_t *opts) {
   uint64_t started = ev_now_ns();
   ev_bar_start(&p.bar, "putting", "MB", ev_opt_flag(opts, "quiet"));
   ev_status status = begin(&p);
-  if (status == EV_OK) status = json_object_get(opts, "data") != NULL ? items_put_data(&p) : read_files(&p);
+  bool begun = status == EV_OK;
+  if (begun) status = json_object_get(opts, "data") != NULL ? items_put_data(&p) : read_files(&p);
   if (status == EV_OK) {
     status = items_flush(&p);
   } else if (status != EV_EINTR && p.batch != NULL && ev_item_batch_n(p.batch) > 0) { /* the good lines before a bad one */
@@ -317,7 +322,7 @@ static ev_status run_put(json_t *opts) {
   ev_bar_end(&p.bar);
   if (status == EV_OK && p.table == NULL) status = ev_fail(EV_EINVAL, "no items: table '%s' is not there, and its first item makes it", p.name);
   if (status == EV_OK) status = say_put(&p, started);
-  else if (status != EV_EINTR && p.table != NULL) ev_fail(status, "%s (%zu items were put before it)", ev_error(), p.n_put);
+  else if (status != EV_EINTR && begun && p.table != NULL) ev_fail(status, "%s (%zu items were put before it)", ev_error(), p.n_put);
   else if (status == EV_EINTR && p.table != NULL && !ev_opt_flag(opts, "quiet")) fprintf(stderr, "evection: %zu items are in table '%s'\n", p.n_put, p.name);
   ev_items_close(p.table);
   ev_item_batch_free(p.batch);
