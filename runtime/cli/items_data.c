@@ -85,13 +85,13 @@ static ev_status put_all(putting *p, const char *data, const ev_snapshot *s, con
     EV_TRY(ev_buf_append(&p->places, &(place){data, i + 1}, sizeof(place)));
     if (ev_item_batch_n(p->batch) < p->batch_rows) continue;
     if (ev_interrupted()) return ev_fail(EV_EINTR, "interrupted");
-    EV_TRY(items_flush(p));
+    EV_TRY(cli_items_flush(p));
     ev_bar_update(&p->bar, (double)p->n_put * 1e-3, (double)n * 1e-3);
   }
   return EV_OK;
 }
 
-ev_status items_put_data(putting *p) {
+ev_status cli_items_put_data(putting *p) {
   const char *data = ev_opt_string(p->opts, "data", NULL);
   ev_snapshot *s;
   ev_pack *pack = NULL;
@@ -102,7 +102,7 @@ ev_status items_put_data(putting *p) {
   if (status == EV_OK && p->dims == SIZE_MAX) p->dims = factors.cols;
   if (status == EV_OK && pack != NULL && p->dims != factors.cols) status = ev_fail(EV_EINVAL, "factors of %zu numbers; vectors of table '%s' have %zu", factors.cols, p->name, p->dims);
   if (status == EV_OK) status = put_all(p, data, s, &factors);
-  if (status == EV_OK) status = items_flush(p);
+  if (status == EV_OK) status = cli_items_flush(p);
   ev_pack_close(pack);
   ev_snapshot_close(s);
   return status;
