@@ -177,8 +177,8 @@ static ev_status run_delete(json_t *opts) {
 /* ---- stats, compact, verify, list ----------------------------------------------------------------------*/
 static json_t *stats_json(const char *name, const ev_items_stats *st, const ev_index_options *o, json_t *columns) {
   json_t *index = o == NULL ? json_null()
-                            : json_pack("{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I}", "kind", o->kind, "metric", o->metric, "form", o->form, "rescore", o->rescore,
-                                        "dims", (json_int_t)o->n_dims, "links", (json_int_t)o->n_links, "effort_build", (json_int_t)o->effort_build, "lists",
+                            : json_pack("{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I}", "kind", o->kind, "metric", o->metric, "form", o->form, "rescore",
+                                        o->rescore, "dims", (json_int_t)o->n_dims, "links", (json_int_t)o->n_links, "effort_build", (json_int_t)o->effort_build, "lists",
                                         (json_int_t)o->n_lists, "effort", (json_int_t)o->effort);
   return json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:f}", "table", name, "items", (json_int_t)st->n_items, "vectors",
                    (json_int_t)st->n_vectors, "rows", (json_int_t)st->n_rows, "index", index, "columns", columns, "memory_bytes", (json_int_t)st->memory_bytes,
@@ -193,7 +193,8 @@ static json_t *columns_json(const ev_items *t) {
   ev_items_begin(&r, t);
   for (size_t i = 0; i < ev_items_n_columns(&r); i++) {
     const ev_column *c = ev_items_column_at(&r, i);
-    json_array_append_new(list, json_pack("{s:s, s:s, s:I}", "name", c->name, "type", types[c->type], "tokens", (json_int_t)(c->type == EV_FLOAT ? 0 : c->n_tokens)));
+    json_int_t tokens = (json_int_t)(c->type == EV_FLOAT ? 0 : c->n_tokens);
+    json_array_append_new(list, json_pack("{s:s, s:s, s:I}", "name", c->name, "type", types[c->type], "tokens", tokens));
   }
   ev_items_end(&r);
   return list;
@@ -204,7 +205,8 @@ static void print_stats(const char *name, const ev_items_stats *st, const ev_ind
   json_t *c;
   printf("%s: %zu items, %zu with a vector\n", name, st->n_items, st->n_vectors);
   if (o != NULL) {
-    printf("  index      %s, %s, %s%s, %zu numbers a vector\n", o->kind, o->metric, o->form, o->rescore && strcmp(o->form, "f32") != 0 ? " with f32 beside it" : "", o->n_dims);
+    const char *beside = o->rescore && strcmp(o->form, "f32") != 0 ? " with f32 beside it" : "";
+    printf("  index      %s, %s, %s%s, %zu numbers a vector\n", o->kind, o->metric, o->form, beside, o->n_dims);
     if (strcmp(o->kind, "hnsw") == 0) printf("  knobs      %u links, effort %u, effort while building %u\n", o->n_links, o->effort, o->effort_build);
     if (strcmp(o->kind, "ivf") == 0) printf("  knobs      %u lists, effort %u\n", o->n_lists, o->effort);
   }
@@ -267,7 +269,8 @@ static ev_status run_verify(json_t *opts) {
   ev_items_stat(t, &st);
   ev_items_close(t);
   EV_TRY(status);
-  if (ev_opt_flag(opts, "json")) return ev_print_json(json_pack("{s:s, s:b, s:I, s:I}", "table", name, "ok", 1, "items", (json_int_t)st.n_items, "cut_bytes", (json_int_t)st.cut_bytes));
+  if (ev_opt_flag(opts, "json"))
+    return ev_print_json(json_pack("{s:s, s:b, s:I, s:I}", "table", name, "ok", 1, "items", (json_int_t)st.n_items, "cut_bytes", (json_int_t)st.cut_bytes));
   printf("%s: sound, %zu items\n", name, st.n_items);
   return EV_OK;
 }

@@ -278,8 +278,9 @@ static ev_status begin(putting *p) {
   if (p->batch == NULL || p->ids == NULL) return ev_fail(EV_ENOMEM, "out of memory");
   int64_t rows = 1000;
   EV_TRY(given_number(p->opts, "batch", 1, 1000000, &rows));
-  if (json_object_get(p->opts, "factors") != NULL && json_object_get(p->opts, "data") == NULL) return ev_fail(EV_EINVAL, "--factors: --data NAME says whose items they are");
-  if (json_object_get(p->opts, "data") != NULL && ev_opt_n_args(p->opts) > 1) return ev_fail(EV_EINVAL, "--data: the items come from it, not from '%.60s'", ev_opt_arg(p->opts, 1));
+  bool data = json_object_get(p->opts, "data") != NULL;
+  if (json_object_get(p->opts, "factors") != NULL && !data) return ev_fail(EV_EINVAL, "--factors: --data NAME says whose items they are");
+  if (data && ev_opt_n_args(p->opts) > 1) return ev_fail(EV_EINVAL, "--data: the items come from it, not from '%.60s'", ev_opt_arg(p->opts, 1));
   p->batch_rows = (size_t)rows;
   p->dims = SIZE_MAX;
   if (cli_items_there(p->opts, p->name)) return open_table(p);

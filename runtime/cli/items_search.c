@@ -99,7 +99,7 @@ static size_t write_cell(ev_buf *text, const ev_column *c, uint32_t row) {
 }
 
 static void print_hits(const searching *s, size_t n) {
-  size_t widths[SHOWN_MAX], width = 2, len;
+  size_t widths[SHOWN_MAX] = {0}, width = 2, len;
   ev_buf text = {0};
   for (size_t i = 0; i < n; i++) {
     ev_items_id(&s->r, s->rows[i], &len);
