@@ -160,6 +160,11 @@ void ev_hash_of(ev_hash *out, const void *data, size_t len);
 void ev_hash_hex(char out[65], const ev_hash *h);
 uint64_t ev_checksum(const void *data, size_t len); /* XXH3-64 */
 
+typedef struct ev_summer ev_summer; /* the same checksum in pieces */
+ev_summer *ev_summer_new(void);     /* NULL: out of memory */
+void ev_summer_add(ev_summer *s, const void *data, size_t len);
+uint64_t ev_summer_end(ev_summer *s); /* frees s */
+
 /* ---- Threads -----------------------------------------------------------------------------------------
  * One pool a process, started at first use, rebuilt in a forked child. fn gets [begin, end) slices of
  * [0, n), each at most grain long, in any order; a result must not depend on which worker ran which slice.

@@ -24,7 +24,7 @@ ev_status ev_region_open(ev_region *r, size_t limit) {
   if (ev_mem_fails()) return EV_ENOMEM;
   size_t size = up(limit == 0 ? 1 : limit, HUGE_BYTES), all = size + HUGE_BYTES;
   char *p = mmap(NULL, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (p == MAP_FAILED) return ev_fail_errno("cannot reserve %zu bytes of address space", all);
+  if (p == MAP_FAILED) return ev_fail(EV_ENOMEM, "cannot reserve %zu bytes of address space: %s", all, strerror(errno));
   size_t before = up((uintptr_t)p, HUGE_BYTES) - (uintptr_t)p, after = HUGE_BYTES - before;
   if (before > 0) munmap(p, before);
   if (after > 0) munmap(p + before + size, after);
@@ -40,7 +40,7 @@ ev_status ev_region_grow(ev_region *r, size_t size) {
   if (size < least) size = least;
   size = up(size, size <= HUGE_BYTES / 2 ? STEP_BYTES : HUGE_BYTES);
   if (size > r->limit) size = r->limit;
-  if (mprotect(r->base + r->size, size - r->size, PROT_READ | PROT_WRITE) != 0) return ev_fail_errno("cannot grow a region to %zu bytes", size);
+  if (mprotect(r->base + r->size, size - r->size, PROT_READ | PROT_WRITE) != 0) return ev_fail(EV_ENOMEM, "cannot grow a region to %zu bytes: %s", size, strerror(errno));
   size_t huge = up(r->size, HUGE_BYTES);
   if (size > huge) madvise(r->base + huge, size - huge, MADV_HUGEPAGE); /* a wish: without it everything works, slower */
   r->size = size;

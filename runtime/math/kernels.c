@@ -2,7 +2,8 @@
  *
  * Each body is written once over a vector type of the compiler's (GCC and Clang vector extensions) and compiled for
  * several targets: what differs between AVX2, AVX-512 and NEON is the width. Several accumulators hide the latency of
- * the multiply-add; their order of summation is fixed, so one path gives the same bits every time. */
+ * the multiply-add; their order of summation is fixed, so one path gives the same bits every time. What stored forms need
+ * (forms_*.c) is written in intrinsics. */
 #include "kernels.h"
 
 #include <math.h>
@@ -12,22 +13,6 @@
 /* The kernels for vectors of W floats. Loads go through memcpy: alignment is never assumed. */
 #define KERNELS(suffix, W, TARGET)                                                                                    \
   typedef float vec_##suffix __attribute__((vector_size(4 * (W))));                                                  \
-  TARGET static float dot_##suffix(const float *a, const float *b, size_t n) {                                       \
-    vec_##suffix s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0}, x, y;                                                       \
-    size_t i = 0;                                                                                                    \
-    for (; i + 4 * (W) <= n; i += 4 * (W)) {                                                                         \
-      memcpy(&x, a + i, sizeof x), memcpy(&y, b + i, sizeof y), s0 += x * y;                                         \
-      memcpy(&x, a + i + (W), sizeof x), memcpy(&y, b + i + (W), sizeof y), s1 += x * y;                             \
-      memcpy(&x, a + i + 2 * (W), sizeof x), memcpy(&y, b + i + 2 * (W), sizeof y), s2 += x * y;                     \
-      memcpy(&x, a + i + 3 * (W), sizeof x), memcpy(&y, b + i + 3 * (W), sizeof y), s3 += x * y;                     \
-    }                                                                                                                \
-    for (; i + (W) <= n; i += (W)) memcpy(&x, a + i, sizeof x), memcpy(&y, b + i, sizeof y), s0 += x * y;            \
-    s0 = (s0 + s1) + (s2 + s3);                                                                                      \
-    float sum = 0;                                                                                                   \
-    for (int k = 0; k < (W); k++) sum += s0[k];                                                                      \
-    for (; i < n; i++) sum += a[i] * b[i];                                                                           \
-    return sum;                                                                                                      \
-  }                                                                                                                  \
   TARGET static void axpy_##suffix(float *out, const float *x, float alpha, size_t n) {                              \
     vec_##suffix o, v;                                                                                               \
     size_t i = 0;                                                                                                    \
@@ -72,16 +57,8 @@
     for (; i < n; i++)                                                                                               \
       if (x[i] > bound) return i;                                                                                    \
     return n;                                                                                                        \
-  }                                                                                                                  \
-  static const ev_kernels kernels_##suffix = {#suffix, dot_##suffix, axpy_##suffix, scale_##suffix, sum_##suffix, above_##suffix};
-
+  }
 /* ---- The reference, which is also the path of machines without any of the others ----------------------------*/
-static float dot_scalar(const float *a, const float *b, size_t n) {
-  float sum = 0;
-  for (size_t i = 0; i < n; i++) sum += a[i] * b[i];
-  return sum;
-}
-
 static void axpy_scalar(float *out, const float *x, float alpha, size_t n) {
   for (size_t i = 0; i < n; i++) out[i] += alpha * x[i];
 }
@@ -102,33 +79,34 @@ static size_t above_scalar(const float *x, size_t i, size_t n, float bound) {
   return n;
 }
 
-static const ev_kernels kernels_scalar = {"scalar", dot_scalar, axpy_scalar, scale_scalar, sum_scalar, above_scalar};
+#define FORMS(table) {&(table)[0], &(table)[1], &(table)[2], &(table)[3]}
+static const ev_kernels kernels_scalar = {"scalar", axpy_scalar, scale_scalar, sum_scalar, above_scalar, FORMS(ev_forms_scalar)};
 
 #if defined __x86_64__
 KERNELS(avx2, 8, __attribute__((target("avx2,fma"))))
 KERNELS(avx512, 16, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma"))))
-static const ev_kernels *const known[] = {&kernels_avx512, &kernels_avx2, &kernels_scalar};
+static const ev_kernels kernels_avx2 = {"avx2", axpy_avx2, scale_avx2, sum_avx2, above_avx2, FORMS(ev_forms_avx2)};
+static const ev_kernels kernels_avx512 = {"avx512", axpy_avx512, scale_avx512, sum_avx512, above_avx512, FORMS(ev_forms_avx512)};
+static const ev_kernels kernels_vnni = {"avx512vnni", axpy_avx512, scale_avx512, sum_avx512, above_avx512,
+                                        {&ev_forms_avx512[0], &ev_forms_avx512[1], &ev_forms_avx512[2], &ev_form_i8_vnni}};
+static const ev_kernels *const known[] = {&kernels_vnni, &kernels_avx512, &kernels_avx2, &kernels_scalar};
 
 static bool supported(const ev_kernels *k) {
-  if (k == &kernels_avx512)
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq");
-  if (k == &kernels_avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  return true;
-}
-#elif defined __aarch64__
-KERNELS(neon, 4, )
-static const ev_kernels *const known[] = {&kernels_neon, &kernels_scalar};
-static bool supported(const ev_kernels *k) {
-  (void)k;
-  return true;
+  bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                __builtin_cpu_supports("avx512dq");
+  if (k == &kernels_vnni) return avx512 && __builtin_cpu_supports("avx512vnni");
+  return k == &kernels_avx512 ? avx512 : k == &kernels_avx2 ? avx2 : true;
 }
 #else
+#if defined __aarch64__
+KERNELS(neon, 4, )
+static const ev_kernels kernels_neon = {"neon", axpy_neon, scale_neon, sum_neon, above_neon, FORMS(ev_forms_neon)};
+static const ev_kernels *const known[] = {&kernels_neon, &kernels_scalar};
+#else
 static const ev_kernels *const known[] = {&kernels_scalar};
-static bool supported(const ev_kernels *k) {
-  (void)k;
-  return true;
-}
+#endif
+static bool supported(const ev_kernels *k) { return (void)k, true; }
 #endif
 
 static _Atomic(const ev_kernels *) chosen;
@@ -154,7 +132,7 @@ ev_status ev_simd_force(const char *name) {
   return ev_fail(EV_EINVAL, "this processor has no '%s'", name);
 }
 
-float ev_dot(const float *a, const float *b, size_t n) { return ev_kernels_now()->dot(a, b, n); }
+float ev_dot(const float *a, const float *b, size_t n) { return ev_kernels_now()->forms[EV_FORM_F32]->dot(a, b, n); }
 void ev_axpy(float *out, const float *x, float alpha, size_t n) { ev_kernels_now()->axpy(out, x, alpha, n); }
 void ev_scale(float *out, float alpha, size_t n) { ev_kernels_now()->scale(out, alpha, n); }
 float ev_sum(const float *x, size_t n) { return ev_kernels_now()->sum(x, n); }

@@ -10,7 +10,7 @@
 #include "../core/core.h"
 
 /* ---- Instruction sets --------------------------------------------------------------------------------*/
-const char *ev_simd_name(void);          /* "avx512", "avx2", "neon" or "scalar" */
+const char *ev_simd_name(void);          /* "avx512vnni", "avx512", "avx2", "neon" or "scalar" */
 ev_status ev_simd_force(const char *name); /* tests and benches: EV_EINVAL when this processor lacks it */
 
 /* ---- Kernels over float32 ----------------------------------------------------------------------------*/
