@@ -10,6 +10,35 @@
 #include <stdatomic.h>
 #include <string.h>
 
+/* ---- The reference, which is also the path of machines without any of the others ----------------------------*/
+static void axpy_scalar(float *out, const float *x, float alpha, size_t n) {
+  for (size_t i = 0; i < n; i++) out[i] += alpha * x[i];
+}
+
+static void scale_scalar(float *out, float alpha, size_t n) {
+  for (size_t i = 0; i < n; i++) out[i] *= alpha;
+}
+
+static void affine_scalar(float *out, float alpha, const float *scales, const float *bias, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    float v = out[i] * alpha;
+    if (scales != NULL) v *= scales[i];
+    out[i] = bias != NULL ? v + bias[i] : v;
+  }
+}
+
+static float sum_scalar(const float *x, size_t n) {
+  float sum = 0;
+  for (size_t i = 0; i < n; i++) sum += x[i];
+  return sum;
+}
+
+static size_t above_scalar(const float *x, size_t i, size_t n, float bound) {
+  for (; i < n; i++)
+    if (x[i] > bound) return i;
+  return n;
+}
+
 /* The kernels for vectors of W floats. Loads go through memcpy: alignment is never assumed. */
 #define KERNELS(suffix, W, TARGET)                                                                                    \
   typedef float vec_##suffix __attribute__((vector_size(4 * (W))));                                                  \
@@ -28,6 +57,17 @@
     size_t i = 0;                                                                                                    \
     for (; i + (W) <= n; i += (W)) memcpy(&o, out + i, sizeof o), o *= alpha, memcpy(out + i, &o, sizeof o);         \
     for (; i < n; i++) out[i] *= alpha;                                                                              \
+  }                                                                                                                  \
+  TARGET static void affine_##suffix(float *out, float alpha, const float *scales, const float *bias, size_t n) {    \
+    vec_##suffix o, v;                                                                                               \
+    size_t i = 0;                                                                                                    \
+    for (; i + (W) <= n; i += (W)) {                                                                                 \
+      memcpy(&o, out + i, sizeof o), o *= alpha;                                                                     \
+      if (scales != NULL) memcpy(&v, scales + i, sizeof v), o *= v;                                                  \
+      if (bias != NULL) memcpy(&v, bias + i, sizeof v), o += v;                                                      \
+      memcpy(out + i, &o, sizeof o);                                                                                 \
+    }                                                                                                                \
+    affine_scalar(out + i, alpha, scales == NULL ? NULL : scales + i, bias == NULL ? NULL : bias + i, n - i);        \
   }                                                                                                                  \
   TARGET static float sum_##suffix(const float *x, size_t n) {                                                       \
     vec_##suffix s0 = {0}, s1 = {0}, v;                                                                              \
@@ -58,36 +98,15 @@
       if (x[i] > bound) return i;                                                                                    \
     return n;                                                                                                        \
   }
-/* ---- The reference, which is also the path of machines without any of the others ----------------------------*/
-static void axpy_scalar(float *out, const float *x, float alpha, size_t n) {
-  for (size_t i = 0; i < n; i++) out[i] += alpha * x[i];
-}
-
-static void scale_scalar(float *out, float alpha, size_t n) {
-  for (size_t i = 0; i < n; i++) out[i] *= alpha;
-}
-
-static float sum_scalar(const float *x, size_t n) {
-  float sum = 0;
-  for (size_t i = 0; i < n; i++) sum += x[i];
-  return sum;
-}
-
-static size_t above_scalar(const float *x, size_t i, size_t n, float bound) {
-  for (; i < n; i++)
-    if (x[i] > bound) return i;
-  return n;
-}
-
 #define FORMS(table) {&(table)[0], &(table)[1], &(table)[2], &(table)[3]}
-static const ev_kernels kernels_scalar = {"scalar", axpy_scalar, scale_scalar, sum_scalar, above_scalar, FORMS(ev_forms_scalar)};
+static const ev_kernels kernels_scalar = {"scalar", axpy_scalar, scale_scalar, sum_scalar, above_scalar, affine_scalar, FORMS(ev_forms_scalar)};
 
 #if defined __x86_64__
 KERNELS(avx2, 8, __attribute__((target("avx2,fma"))))
 KERNELS(avx512, 16, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma"))))
-static const ev_kernels kernels_avx2 = {"avx2", axpy_avx2, scale_avx2, sum_avx2, above_avx2, FORMS(ev_forms_avx2)};
-static const ev_kernels kernels_avx512 = {"avx512", axpy_avx512, scale_avx512, sum_avx512, above_avx512, FORMS(ev_forms_avx512)};
-static const ev_kernels kernels_vnni = {"avx512vnni", axpy_avx512, scale_avx512, sum_avx512, above_avx512,
+static const ev_kernels kernels_avx2 = {"avx2", axpy_avx2, scale_avx2, sum_avx2, above_avx2, affine_avx2, FORMS(ev_forms_avx2)};
+static const ev_kernels kernels_avx512 = {"avx512", axpy_avx512, scale_avx512, sum_avx512, above_avx512, affine_avx512, FORMS(ev_forms_avx512)};
+static const ev_kernels kernels_vnni = {"avx512vnni", axpy_avx512, scale_avx512, sum_avx512, above_avx512, affine_avx512,
                                         {&ev_forms_avx512[0], &ev_forms_avx512[1], &ev_forms_avx512[2], &ev_form_i8_vnni}};
 static const ev_kernels *const known[] = {&kernels_vnni, &kernels_avx512, &kernels_avx2, &kernels_scalar};
 
@@ -101,7 +120,7 @@ static bool supported(const ev_kernels *k) {
 #else
 #if defined __aarch64__
 KERNELS(neon, 4, )
-static const ev_kernels kernels_neon = {"neon", axpy_neon, scale_neon, sum_neon, above_neon, FORMS(ev_forms_neon)};
+static const ev_kernels kernels_neon = {"neon", axpy_neon, scale_neon, sum_neon, above_neon, affine_neon, FORMS(ev_forms_neon)};
 static const ev_kernels *const known[] = {&kernels_neon, &kernels_scalar};
 #else
 static const ev_kernels *const known[] = {&kernels_scalar};

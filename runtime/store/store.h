@@ -8,6 +8,7 @@
  *   index     vectors, and the k best of them for a query: exact or approximate
  *   where     a predicate over feature columns, compiled
  *   items     a live table of items beside an index: durable, changed while it is read
+ *   batch     items on their way into it
  *
  * Read-only objects (pack, snapshot, view) may be shared by threads; a slate belongs to one. An index and a table have
  * one writer at a time, which they see to themselves, and any number of readers, which never wait for it.
@@ -267,14 +268,20 @@ ev_status ev_index_map(ev_index **out, const ev_pack *p, size_t max_rows);
 /* ---- Where ------------------------------------------------------------------------------------------------
  * A predicate over feature columns, compiled from text:
  *   genre in {"Drama", "War"} and year >= 1990 and not (title == "x" or price < 2.5)
- * Comparisons: == ~= != < <= > >= in; and, or, not, parentheses. Text against numbers is an error. A token list equals a
- * token, and is in a set, when one of its tokens is. A missing value satisfies no comparison, ~= included. */
+ * Comparisons: == ~= != < <= > >= in, not in; and, or, not, parentheses. Left of a comparison stands a column, in quotes where its
+ * name is not of letters, digits, _ and dots. Text against numbers is an error; only numbers have an order. A token list equals a
+ * token, and is in a set, when one of its tokens is. A missing value satisfies no comparison, nor does it when `not` stands before
+ * it (the third truth value of SQL); `year == nil` and `year ~= nil` ask for it. Numbers are rounded to 32 bits, as values are. */
 typedef struct ev_where ev_where;
-/* Finds a column by name; NULL: no such column. May be NULL itself: then only the grammar is checked. */
-typedef const ev_column *ev_where_column_fn(void *ctx, const char *name);
-ev_status ev_where_compile(ev_where **out, const char *text, ev_where_column_fn *find, void *ctx); /* EV_EINVAL: "where: column 14: …" */
-void ev_where_free(ev_where *w);
+typedef const ev_column *ev_where_column_fn(void *ctx, size_t i); /* the i-th column there is; NULL behind the last */
+/* columns NULL: only the grammar is checked. What a column's pointers lead to must outlive *out, the ev_column need not; of a column
+ * that grows, *out knows the rows and tokens that were there. EV_EINVAL: "where: column 14: …" */
+ev_status ev_where_compile(ev_where **out, const char *text, ev_where_column_fn *columns, void *ctx);
+void ev_where_free(ev_where *w); /* NULL does nothing */
 bool ev_where_holds(const ev_where *w, size_t row); /* rows behind a column's end have no value. Any thread */
+/* Of the rows row … row + 63, row a multiple of 64, those whose bit is set in `of` and that hold: for whole tables. The values of
+ * all of them are read where there are any. */
+uint64_t ev_where_word(const ev_where *w, size_t row, uint64_t of);
 
 /* ---- Items ------------------------------------------------------------------------------------------------
  * A live table: items by id, each with a vector and features, in a folder of its own.
@@ -345,5 +352,22 @@ typedef struct ev_items_stats {
 } ev_items_stats;
 void ev_items_stat(const ev_items *t, ev_items_stats *out);
 const ev_index_options *ev_items_index(const ev_items *t); /* NULL: a table without vectors */
+
+/* ---- Item batch ------------------------------------------------------------------------------------------
+ * Items under construction, in memory of their own: what a put is made of where items come as text or from a script. Strings
+ * are given with their length and copied; one with a NUL inside is EV_EINVAL. One thread. */
+typedef struct ev_item_batch ev_item_batch;
+ev_item_batch *ev_item_batch_new(void); /* NULL: out of memory */
+void ev_item_batch_free(ev_item_batch *b);
+void ev_item_batch_clear(ev_item_batch *b); /* memory is kept */
+size_t ev_item_batch_n(const ev_item_batch *b);
+size_t ev_item_batch_dims(const ev_item_batch *b); /* of its first vector; 0: none of them has one */
+/* An item is begun; what follows is about the last one begun, a token about the last field. */
+ev_status ev_item_batch_add(ev_item_batch *b, const char *id, size_t len);
+void ev_item_batch_drop(ev_item_batch *b); /* the last one begun, as if it never had been */
+ev_status ev_item_batch_vector(ev_item_batch *b, size_t n, float **out); /* out (n): to be filled before the next call */
+ev_status ev_item_batch_field(ev_item_batch *b, const char *name, size_t len, ev_column_type type, double number); /* number: of a FLOAT */
+ev_status ev_item_batch_token(ev_item_batch *b, const char *s, size_t len);
+ev_status ev_item_batch_get(ev_item_batch *b, size_t n_dims, const ev_item **items); /* all of them, until the next call; EV_EINVAL names one whose vector has not n_dims numbers */
 
 #endif
