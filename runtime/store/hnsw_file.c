@@ -5,7 +5,7 @@
  *   index.level     U8   (rows)             level + 1; 0: no node
  *   index.upper_at  U32  (rows)             a node's first block,
  *   index.upper     U32  (blocks, n_links)  its lists on levels 1, 2, …
- *   index.lengths   F32  (rows)             dot: |x|²
+ *   index.inverse   F32  (rows)             dot: 1 / |x|
  *
  * The rows are those up to the last that is kept; which are in the graph the index's live bits tell. Nothing is read at
  * mapping: a link, a level or a block that is wrong is noticed where it is followed. A list that is written has no links to
@@ -37,7 +37,7 @@ typedef void fill_fn(const writing *c, uint32_t row, void *to);
 
 static void fill_links(const writing *c, uint32_t row, void *to) { write_list(c, row, 0, to); }
 static void fill_level(const writing *c, uint32_t row, void *to) { *(uint8_t *)to = (uint8_t)(ev_hnsw_level(c->g, row) + 1); }
-static void fill_length(const writing *c, uint32_t row, void *to) { memcpy(to, c->g->tail.base + row * sizeof(float), sizeof(float)); }
+static void fill_inverse(const writing *c, uint32_t row, void *to) { memcpy(to, c->g->inverse.base + row * sizeof(float), sizeof(float)); }
 
 static ev_status write_rows(const writing *c, const char *name, ev_dtype dtype, size_t cols, fill_fn *fill) {
   size_t row_bytes = cols * ev_dtype_size(dtype), at = 0;
@@ -86,7 +86,7 @@ static ev_status write_all(const writing *c) {
   if (status == EV_OK) status = write_rows(c, "index.links", EV_U32, c->g->m0, fill_links);
   if (status == EV_OK) status = write_rows(c, "index.level", EV_U8, 1, fill_level);
   if (status == EV_OK) status = write_upper(c);
-  if (status == EV_OK && c->g->tail.base != NULL) status = write_rows(c, "index.lengths", EV_F32, 1, fill_length);
+  if (status == EV_OK && c->g->inverse.base != NULL) status = write_rows(c, "index.inverse", EV_F32, 1, fill_inverse);
   ev_free(upper_at);
   return status;
 }
@@ -119,7 +119,7 @@ ev_status ev_hnsw_map(ev_index *x, const ev_pack *p) {
   EV_TRY(ev_index_map_array(&g->upper_at, p, "index.upper_at", EV_U32, v[1], 1));
   EV_TRY(ev_index_map_array(&g->upper, p, "index.upper", EV_U32, v[2], g->m));
   EV_TRY(ev_index_map_array(&g->linked, p, "index.live", EV_U64, (n_rows + 63) / 64, 1));
-  if (g->tail.base != NULL) EV_TRY(ev_index_map_array(&g->tail, p, "index.lengths", EV_F32, v[1], 1));
+  if (g->inverse.base != NULL) EV_TRY(ev_index_map_array(&g->inverse, p, "index.inverse", EV_F32, v[1], 1));
   EV_TRY(ev_hnsw_grow(g, n_rows));
   atomic_store(&g->n_blocks, v[2]);
   atomic_store(&g->n_linked, atomic_load(&x->n_live));
