@@ -121,12 +121,12 @@ size_t ev_hnsw_beam(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, con
 ev_status ev_hnsw_put(ev_index *x, const uint32_t *rows, size_t n);
 void ev_hnsw_unlink(ev_index *x, const uint32_t *rows, size_t n);
 ev_status ev_hnsw_grow(ev_hnsw *g, size_t n_rows);
-/* A row's list on a level, with others in place of those that are not in the graph any more, or with renumber (n_renumber)
- * have no number there. @param[out] out (most) rows. Returns how many; *whole: nothing was missing. */
-size_t ev_hnsw_mend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, unsigned level, const uint32_t *renumber, size_t n_renumber, uint32_t *out, bool *whole);
+/* A row's list on a level, with others in place of those that are not in the graph any more, or are not among the kept.
+ * @param[out] out (most) rows. Returns how many; *whole: none was missing. */
+size_t ev_hnsw_mend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, unsigned level, const ev_kept *kept, uint32_t *out, bool *whole);
 
 /* ---- hnsw_file.c */
-ev_status ev_hnsw_write(const ev_index *x, ev_pack_writer *w, const uint32_t *keep, size_t n_keep, const uint32_t *renumber);
+ev_status ev_hnsw_write(const ev_index *x, ev_pack_writer *w, const ev_kept *kept);
 ev_status ev_hnsw_map(ev_index *x, const ev_pack *p);
 
 #endif

@@ -319,15 +319,18 @@ ev_status ev_hnsw_put(ev_index *x, const uint32_t *rows, size_t n) {
 /* ---- Removal ----------------------------------------------------------------------------------------------*/
 #define FOUND 256 /* links to a row that is taken out that are looked for, at most */
 
-size_t ev_hnsw_mend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, unsigned level, const uint32_t *renumber, size_t n_renumber, uint32_t *out, bool *whole) {
+static bool stays(const ev_hnsw *g, const ev_kept *kept, uint32_t row) {
+  return kept == NULL ? ev_hnsw_linked(g, row) : row < kept->n_before && kept->renumber[row] != EV_NONE;
+}
+
+size_t ev_hnsw_mend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, unsigned level, const ev_kept *kept, uint32_t *out, bool *whole) {
   size_t most, n = 0, n_rows = atomic_load(&g->n_rows), n_gone = 0;
   const ev_link *list = ev_hnsw_list(g, row, level, &most);
   uint32_t gone[EV_HNSW_LINKS];
-#define STAYS(r) (renumber != NULL ? (r) < n_renumber && renumber[r] != EV_NONE : ev_hnsw_linked(g, r))
   for (size_t i = 0; i < most; i++) {
     uint32_t to = ev_hnsw_link(list, i) - 1;
     if (to >= n_rows) break;
-    if (STAYS(to)) out[n++] = to;
+    if (stays(g, kept, to)) out[n++] = to;
     else gone[n_gone++] = to;
   }
   *whole = n_gone == 0;
@@ -342,10 +345,9 @@ size_t ev_hnsw_mend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uin
     for (size_t k = 0; theirs != NULL && k < length && n_ids < EV_HNSW_BATCH; k++) {
       uint32_t to = ev_hnsw_link(theirs, k) - 1;
       if (to >= n_rows) break;
-      if (STAYS(to) && ev_hnsw_visit(t, to)) t->ids[n_ids++] = to;
+      if (stays(g, kept, to) && ev_hnsw_visit(t, to)) t->ids[n_ids++] = to;
     }
   }
-#undef STAYS
   ev_hnsw_forget(t);
   uint32_t rows[EV_HNSW_BATCH];
   memcpy(rows, t->ids, n_ids * sizeof *rows);
@@ -412,7 +414,7 @@ static void mend_some(void *ctx, size_t begin, size_t end, int worker) {
     unsigned level = (unsigned)(key >> 24 & 255);
     size_t most;
     bool whole;
-    size_t n = ev_hnsw_mend(b->x, b->g, b->scratch[worker], row, level, NULL, 0, rows, &whole);
+    size_t n = ev_hnsw_mend(b->x, b->g, b->scratch[worker], row, level, NULL, rows, &whole);
     ev_link *list = ev_hnsw_list(b->g, row, level, &most);
     if (!whole) write_list(list, most, rows, n);
   }
