@@ -3,7 +3,8 @@
  *   items.c        opening, closing, the public writing calls, group commit
  *   items_log.c    the log: file format, appending, replay, torn tails
  *   items_call.c   a call as bytes: written and checked on the way in, read with every bound checked on the way back
- *   items_table.c  rows, columns and ids in memory; applying a call, taking it back, using rows again
+ *   items_table.c  rows in memory; applying a call, taking it back, using rows again
+ *   items_columns.c  their features
  *   items_read.c   readers and search
  *   items_save.c   snapshots: written beside everything, mapped at opening; compaction
  *
@@ -29,6 +30,9 @@
 #define ITEMS_COLUMNS_MAX 512
 #define ITEMS_CLASSES 32 /* of list sizes: powers of two */
 #define ITEMS_NEVER UINT64_MAX
+#define ITEMS_POOL_MAX ((size_t)1 << 34)   /* bytes of a column's lists, and of its vocabulary */
+#define ITEMS_TOKENS_MAX ((size_t)1 << 28) /* of a vocabulary */
+#define ITEMS_IDS_MAX ((size_t)1 << 34)    /* bytes of all ids */
 
 /* ---- Rows and columns ----------------------------------------------------------------------------------*/
 typedef struct items_row {
@@ -85,15 +89,18 @@ typedef struct items_table {
   items_column *columns[ITEMS_COLUMNS_MAX];
   size_t n_columns;
   _Atomic(items_view *) view;
-  items_view *retired;
+  items_view *next_view, *retired; /* settled, not shown; shown before */
+  bool view_changed;     /* columns, tokens or room since the last view */
   _Atomic uint64_t state;  /* the number of the last call that readers see */
   items_queue free_rows, ended, unlinked;
   /* Calls applied and not yet shown. */
   items_change *changes; /* (n_changes) owned */
   size_t n_changes, changes_cap;
-  uint32_t *pending_rows; /* (n_pending) rows that are to enter the index, and their vectors */
-  float *pending;
+  uint32_t *pending_rows; /* (n_pending) rows that are to enter the index, */
+  float *pending;         /* and their vectors */
   size_t n_pending, pending_cap;
+  ptrdiff_t more_items;  /* than are shown */
+  size_t n_lingering;    /* rows of the index that are ended */
   size_t shown_columns;  /* of n_columns, in the view */
   _Atomic size_t n_items, n_vectors; /* shown */
 } items_table;
@@ -108,17 +115,27 @@ static inline bool items_visible(const items_table *t, uint32_t row, uint64_t st
   return gone == 0 || state < gone;
 }
 
+/* All of what follows is the writer's. */
 ev_status items_table_open(items_table *t, const ev_index_options *o); /* empty; zeroes t first */
+ev_status items_table_frame(items_table *t); /* the same but for the index, epochs, ids and columns, which are there already */
 void items_table_close(items_table *t);
-uint32_t items_newest(const items_table *t, const char *id, size_t len, uint32_t *item); /* writer: the item's live row, applied calls counted; EV_NONE */
-/* Applies a call as number seq, unseen; all of it or nothing. what: for messages. replay: the bytes come from a file. */
-ev_status items_apply(items_table *t, const void *payload, size_t len, uint64_t seq, bool replay);
-ev_status items_settle(items_table *t, bool drop_ended); /* puts the pending vectors into the index. drop_ended: but those of rows that are gone already; and makes the next view */
-void items_show(items_table *t, uint64_t state);    /* what is applied and settled; cannot fail */
-void items_take_back(items_table *t, size_t n_changes, size_t n_pending, size_t n_columns); /* down to a mark taken before */
-void items_work_off(items_table *t, size_t most);   /* rows that nobody needs any more: about so many of each queue */
-ev_status items_view_renew(items_table *t);         /* shows columns as they are; for opening */
+ev_status items_column_new(items_table *t, const char *name, size_t len, ev_column_type type, items_column **out); /* without its regions */
+void items_column_free(items_column *c);
+ev_status items_column_open(items_table *t, items_column *c);  /* all of it missing */
+ev_status items_column_room(items_table *t, items_column *c, size_t from); /* rows [from, capacity) are there, and missing */
+ev_status items_table_room(items_table *t, size_t n_rows);     /* in every region */
+void items_clear_values(items_table *t, uint32_t row);
+ev_status items_make_view(items_table *t); /* the next one, when something has changed */
+/* Applies a call as number seq, unseen; all of it or nothing. */
+ev_status items_apply(items_table *t, const void *payload, size_t len, uint64_t seq);
+ev_status items_settle(items_table *t); /* puts what is pending into the index and makes the next view; nothing is seen yet */
+void items_show(items_table *t, uint64_t state); /* what was applied and settled; cannot fail */
+void items_take_back(items_table *t);            /* all that was applied and not shown; cannot fail */
+void items_work_off(items_table *t, size_t most); /* rows that nobody needs any more: at most so many of each queue */
 size_t items_table_bytes(const items_table *t);
+
+typedef struct items_call items_call;
+ev_status items_set_value(items_table *t, items_call *call, uint32_t row, size_t guess); /* the call's next field; guess: its column */
 
 /* ---- Calls as bytes ------------------------------------------------------------------------------------
  *   u32 kind, u32 n, u32 n_vectors, u32 0, f32 vectors (n_vectors, n_dims), then n times
@@ -133,11 +150,11 @@ typedef struct items_cursor { /* over bytes that may be anything */
   const uint8_t *at, *end;
   bool short_of; /* something was asked for that is not there */
 } items_cursor;
-typedef struct items_call {
+struct items_call {
   uint32_t kind, n, n_vectors;
   const float *vectors; /* (n_vectors, n_dims) in the payload */
   items_cursor rest;
-} items_call;
+};
 typedef struct items_record { /* one item of a call */
   const char *id;
   size_t id_len, n_fields;
@@ -151,7 +168,7 @@ typedef struct items_value { /* one field */
   size_t n_tokens; /* which follow: items_next_token */
 } items_value;
 
-ev_status items_encode_put(ev_buf *out, const ev_item *items, size_t n, size_t n_dims);   /* appends; EV_EINVAL names what is wrong */
+ev_status items_encode_put(ev_buf *out, const ev_item *items, size_t n, const ev_index *x); /* appends; EV_EINVAL names what is wrong */
 ev_status items_encode_delete(ev_buf *out, const char *const *ids, size_t n);
 ev_status items_call_read(items_call *out, const void *payload, size_t len, size_t n_dims); /* EV_ECORRUPT, as all below */
 ev_status items_next_record(items_call *c, items_record *out);
@@ -176,9 +193,8 @@ typedef struct items_log {
   items_options options;
 } items_log;
 
-#define ITEMS_RECORD_HEAD 40
-/* What stands before a payload in the log, made by items_log_append; a call's buffer begins with room for it. */
-ev_status items_log_create(items_log *out, const char *path, uint64_t generation, uint64_t first, const items_options *o); /* there, empty, synced */
+#define ITEMS_RECORD_HEAD 40 /* bytes before a payload in the log, made by items_log_append; a call's buffer begins with room for them */
+ev_status items_log_create(items_log *out, const char *path, uint64_t generation, uint64_t first, const items_options *o); /* there, empty, synced. After a failure the file may be there */
 ev_status items_log_open(items_log *out, const char *path, uint64_t generation, bool read_only);
 void items_log_close(items_log *l);
 typedef ev_status items_log_fn(void *ctx, const void *payload, size_t len, uint64_t seq);
@@ -196,7 +212,7 @@ typedef struct items_waiting { /* a call in the queue */
   ev_buf buf;
   ev_status status;
   bool done;
-  ev_status (*alone)(ev_items *t); /* instead of a call: something that the writer does between calls */
+  ev_status (*alone)(ev_items *t, struct items_waiting *w); /* instead of a call: something that the writer does between calls */
   pthread_cond_t wake;
   struct items_waiting *next;
   char message[1024];
@@ -228,7 +244,7 @@ struct ev_items {
 
 ev_status items_submit(ev_items *t, items_waiting *w); /* waits until it is done */
 void items_path(char out[4096], const char *folder, const char *kind, uint64_t generation);
-ev_status items_snapshot_map(ev_items *t, uint64_t generation, const char *folder, uint64_t *seq); /* makes t->table and t->pack */
+ev_status items_snapshot_map(ev_items *t, uint64_t generation, uint64_t *seq); /* makes t->table, t->pack and t->options */
 ev_status items_compact(ev_items *t); /* one at a time */
 
 #endif

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "index.h"
 #include "items.h"
 
 #define FIELDS_MAX 65535
@@ -77,12 +78,13 @@ static ev_status check_fields(const ev_item *item, const char **names) {
   return same == NULL ? EV_OK : ev_fail(EV_EINVAL, "item '%s': field '%s' is given twice", item->id, same);
 }
 
-static ev_status append_vectors(ev_buf *b, const ev_item *items, size_t n, size_t n_dims) {
+static ev_status append_vectors(ev_buf *b, const ev_item *items, size_t n, const ev_index *x) {
+  size_t n_dims = x == NULL ? 0 : x->d;
   for (size_t i = 0; i < n; i++) {
     if (items[i].vector == NULL) continue;
     if (n_dims == 0) return ev_fail(EV_EINVAL, "item '%s' has a vector, and the table has none", items[i].id);
-    for (size_t k = 0; k < n_dims; k++)
-      if (!isfinite(items[i].vector[k])) return ev_fail(EV_EINVAL, "item '%s': number %zu of its vector is %g", items[i].id, k + 1, (double)items[i].vector[k]);
+    ev_status status = ev_index_check_vectors(x, "vector", NULL, items[i].vector, 1, true);
+    if (status != EV_OK) return ev_fail(status, "item '%s': %s", items[i].id, ev_error() + strlen("vector 0: "));
     if (b->len > ITEMS_CALL_MAX) return ev_fail(EV_ELIMIT, "one call holds at most %zu bytes", ITEMS_CALL_MAX);
     EV_TRY(ev_buf_append(b, items[i].vector, n_dims * sizeof(float)));
   }
@@ -95,7 +97,7 @@ static ev_status finish(ev_buf *b, size_t start) {
   return b->len - start > ITEMS_CALL_MAX ? ev_fail(EV_ELIMIT, "one call holds at most %zu bytes", ITEMS_CALL_MAX) : EV_OK;
 }
 
-ev_status items_encode_put(ev_buf *b, const ev_item *items, size_t n, size_t n_dims) {
+ev_status items_encode_put(ev_buf *b, const ev_item *items, size_t n, const ev_index *x) {
   size_t start = b->len, most = n, len;
   if (n > ITEMS_CALL_MAX / 8) return ev_fail(EV_ELIMIT, "one call holds at most %zu bytes", ITEMS_CALL_MAX);
   uint32_t head[4] = {ITEMS_PUT, (uint32_t)n, 0, 0};
@@ -110,7 +112,7 @@ ev_status items_encode_put(ev_buf *b, const ev_item *items, size_t n, size_t n_d
   for (size_t i = 0; i < n; i++) names[i] = items[i].id;
   const char *same = n > 1 ? twice(names, n) : NULL;
   ev_status status = same != NULL ? ev_fail(EV_EINVAL, "item '%s' is given twice in one call", same) : ev_buf_append(b, head, sizeof head);
-  if (status == EV_OK) status = append_vectors(b, items, n, n_dims);
+  if (status == EV_OK) status = append_vectors(b, items, n, x);
   for (size_t i = 0; i < n && status == EV_OK; i++) {
     const ev_item *item = &items[i];
     len = strlen(item->id);

@@ -66,6 +66,7 @@ typedef struct ev_column { /* everything borrowed from the snapshot */
   const uint32_t *codes;     /* TOKEN: (n_rows), EV_NONE = missing; TOKEN_LIST: (ptr[n_rows]) */
   const uint64_t *ptr;       /* TOKEN_LIST: (n_rows + 1), or where lengths is set (n_rows) */
   const uint32_t *lengths;   /* TOKEN_LIST of a live table: (n_rows); NULL: ptr[row + 1] − ptr[row] */
+  size_t n_codes;            /* where lengths is set: of codes. A list that does not lie in them is empty: damage */
   size_t n_tokens;           /* vocabulary size, in order of first appearance */
   const uint64_t *token_ptr; /* (n_tokens + 1) into token_bytes */
   const char *token_bytes;
@@ -305,7 +306,7 @@ typedef struct ev_items_options {
 } ev_items_options;
 void ev_items_defaults(ev_items_options *o);
 ev_status ev_items_open(ev_items **out, const char *folder, const ev_items_options *o);
-void ev_items_close(ev_items *t); /* waits for a compaction */
+void ev_items_close(ev_items *t); /* waits for a compaction. No reader may be open, no call running; NULL does nothing */
 
 typedef struct ev_field {
   const char *name;           /* at most 47 bytes */
@@ -330,12 +331,14 @@ ev_status ev_items_verify(const ev_items *t); /* reads every checksum of the sna
  * replaced are not used again while it is open. One thread a reader. */
 typedef struct ev_items_reader {
   const ev_items *table;
+  const void *view;
   uint64_t state;
   unsigned place;
 } ev_items_reader;
 void ev_items_begin(ev_items_reader *r, const ev_items *t);
 void ev_items_end(ev_items_reader *r);
 uint32_t ev_items_find(const ev_items_reader *r, const char *id, size_t len); /* the item's row; EV_NONE: not there */
+uint32_t ev_items_next(const ev_items_reader *r, uint32_t row); /* the first item's row from this one on: all of them, from 0; EV_NONE: no more */
 const char *ev_items_id(const ev_items_reader *r, uint32_t row, size_t *len); /* not NUL-terminated */
 ev_status ev_items_vector(const ev_items_reader *r, uint32_t row, float *out); /* EV_ENOTFOUND: it has none */
 size_t ev_items_n_columns(const ev_items_reader *r);
@@ -350,6 +353,8 @@ typedef struct ev_items_stats {
   uint64_t cut_bytes;   /* of a torn tail, at opening */
   double open_ms;
   bool compacting;
+  char compact_error[256]; /* why the last compaction failed; "": it did not. The log grows on, and it is tried again when it has doubled */
+  char broken[256];        /* why nothing can be written any more; "": it can */
 } ev_items_stats;
 void ev_items_stat(const ev_items *t, ev_items_stats *out);
 const ev_index_options *ev_items_index(const ev_items *t); /* NULL: a table without vectors */
