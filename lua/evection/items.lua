@@ -31,6 +31,14 @@ end
 function items.open(name, options) return native.items(folder_of(name), options) end
 
 -- list() → names of the tables in $EVECTION_HOME/items.
-function items.list() return native.list(native.home .. "/items") end
+function items.list()
+  local found = {}
+  for _, name in ipairs(native.list(native.home .. "/items")) do
+    for _, file in ipairs(native.list(("%s/items/%s"):format(native.home, name))) do
+      if found[#found] ~= name and (file:find "^log%.%d+$" or file:find "^snapshot%.%d+$") then found[#found + 1] = name end
+    end
+  end
+  return found
+end
 
 return items

@@ -16,9 +16,22 @@ ev_status cli_items_folder(const json_t *opts, const char *name, char out[4096])
   return EV_OK;
 }
 
+static int is_part(const struct dirent *e) { /* snapshot.G or log.G; what is being written has more to its name */
+  size_t n = strncmp(e->d_name, "snapshot.", 9) == 0 ? 9 : strncmp(e->d_name, "log.", 4) == 0 ? 4 : 0;
+  return n > 0 && e->d_name[n] != '\0' && e->d_name[n + strspn(e->d_name + n, "0123456789")] == '\0';
+}
+
+static bool holds_table(const char *folder) {
+  struct dirent **parts = NULL;
+  int n = scandir(folder, &parts, is_part, NULL);
+  for (int i = 0; i < n; i++) free(parts[i]);
+  free(parts);
+  return n > 0;
+}
+
 bool cli_items_there(const json_t *opts, const char *name) {
   char folder[4096];
-  return cli_items_folder(opts, name, folder) == EV_OK && ev_file_exists(folder);
+  return cli_items_folder(opts, name, folder) == EV_OK && holds_table(folder);
 }
 
 ev_status cli_items_open_named(const json_t *opts, const char *name, items_mode mode, const ev_items_options *given, ev_items **out) {
@@ -26,7 +39,7 @@ ev_status cli_items_open_named(const json_t *opts, const char *name, items_mode 
   ev_items_options o;
   *out = NULL;
   EV_TRY(cli_items_folder(opts, name, folder));
-  if (mode != ITEMS_CREATE && !ev_file_exists(folder)) return ev_fail(EV_ENOTFOUND, "no table '%s' in %s/items; see `evection items list`", name, ev_opt_home(opts));
+  if (mode != ITEMS_CREATE && !holds_table(folder)) return ev_fail(EV_ENOTFOUND, "no table '%s' in %s/items; see `evection items list`", name, ev_opt_home(opts));
   if (given != NULL) o = *given;
   else ev_items_defaults(&o);
   o.read_only = mode == ITEMS_READ;
@@ -214,7 +227,7 @@ static void print_stats(const char *name, const ev_items_stats *st, const ev_ind
   if (st->n_items > 0) printf(", %.0f bytes an item", (double)st->memory_bytes / (double)st->n_items);
   printf("\n  files      snapshot %zu of %.1f MB, log of %.1f MB; opened in %.1f ms\n", (size_t)st->generation, (double)st->snapshot_bytes * 1e-6,
          (double)st->log_bytes * 1e-6, st->open_ms);
-  if (st->cut_bytes > 0) printf("  cut        %llu bytes of a torn tail, of a write that nobody was told of\n", (unsigned long long)st->cut_bytes);
+  if (st->cut_bytes > 0) printf("  torn       %llu bytes at the log's end are no whole record\n", (unsigned long long)st->cut_bytes);
   json_array_foreach(columns, i, c) {
     printf("  %-10s %-24s %s", i == 0 ? "features" : "", json_string_value(json_object_get(c, "name")), json_string_value(json_object_get(c, "type")));
     if (json_integer_value(json_object_get(c, "tokens")) > 0) printf(", %lld values", (long long)json_integer_value(json_object_get(c, "tokens")));
@@ -272,6 +285,7 @@ static ev_status run_verify(json_t *opts) {
   if (ev_opt_flag(opts, "json"))
     return ev_print_json(json_pack("{s:s, s:b, s:I, s:I}", "table", name, "ok", 1, "items", (json_int_t)st.n_items, "cut_bytes", (json_int_t)st.cut_bytes));
   printf("%s: sound, %zu items\n", name, st.n_items);
+  if (st.cut_bytes > 0) printf("  %llu bytes at the log's end are no whole record: a write that a crash cut short, or damage\n", (unsigned long long)st.cut_bytes);
   return EV_OK;
 }
 
@@ -282,7 +296,7 @@ static ev_status run_list(json_t *opts) {
   int n = scandir(folder, &entries, NULL, alphasort);
   json_t *list = json_array();
   for (int i = 0; i < n; i++) {
-    if (entries[i]->d_name[0] != '.') json_array_append_new(list, json_string(entries[i]->d_name));
+    if (cli_items_there(opts, entries[i]->d_name)) json_array_append_new(list, json_string(entries[i]->d_name));
     free(entries[i]);
   }
   free(entries);
