@@ -21,6 +21,8 @@ typedef struct ev_kernels {
   void (*axpy)(float *out, const float *x, float alpha, size_t n);
   void (*scale)(float *out, float alpha, size_t n);
   float (*sum)(const float *x, size_t n);
+  float (*most)(const float *x, size_t n);                          /* NaN skipped; n = 0 gives −inf */
+  float (*exp_sum)(float *out, const float *x, float shift, float temperature, size_t n); /* out = e^((x − shift) / temperature); its sum */
   size_t (*above)(const float *x, size_t i, size_t n, float bound); /* next i with x[i] > bound, or n */
   void (*affine)(float *out, float alpha, const float *scales, const float *bias, size_t n); /* out = out · alpha · scales + bias; either may be NULL */
   const ev_form_kernels *forms[4];                                  /* by ev_form */
