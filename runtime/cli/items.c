@@ -1,4 +1,4 @@
-/* items.c - `evection items get | delete | search | stats | list | compact | verify`. */
+/* items.c - `evection items get | delete | stats | list | compact | verify`. */
 #include <dirent.h>
 #include <float.h>
 #include <math.h>
@@ -8,26 +8,24 @@
 
 #include "items.h"
 
-#define SHOWN_MAX 16 /* columns in a table of hits */
-
 /* ---- Tables --------------------------------------------------------------------------------------------*/
-ev_status items_folder(const json_t *opts, const char *name, char out[4096]) {
+ev_status cli_items_folder(const json_t *opts, const char *name, char out[4096]) {
   size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
   if (n == 0 || name[n] != '\0' || n > 100 || name[0] == '.') return ev_fail(EV_EINVAL, "'%.60s' is no name for a table of items: letters, digits, . _ -", name);
   if (snprintf(out, 4096, "%s/items/%s", ev_opt_home(opts), name) >= 4000) return ev_fail(EV_EINVAL, "the path of --home is too long");
   return EV_OK;
 }
 
-bool items_there(const json_t *opts, const char *name) {
+bool cli_items_there(const json_t *opts, const char *name) {
   char folder[4096];
-  return items_folder(opts, name, folder) == EV_OK && ev_file_exists(folder);
+  return cli_items_folder(opts, name, folder) == EV_OK && ev_file_exists(folder);
 }
 
-ev_status items_open_named(const json_t *opts, const char *name, items_mode mode, const ev_items_options *given, ev_items **out) {
+ev_status cli_items_open_named(const json_t *opts, const char *name, items_mode mode, const ev_items_options *given, ev_items **out) {
   char folder[4096];
   ev_items_options o;
   *out = NULL;
-  EV_TRY(items_folder(opts, name, folder));
+  EV_TRY(cli_items_folder(opts, name, folder));
   if (mode != ITEMS_CREATE && !ev_file_exists(folder)) return ev_fail(EV_ENOTFOUND, "no table '%s' in %s/items; see `evection items list`", name, ev_opt_home(opts));
   if (given != NULL) o = *given;
   else ev_items_defaults(&o);
@@ -78,8 +76,7 @@ static json_t *token_json(const ev_column *c, uint32_t code) {
   return json_stringn(s, len);
 }
 
-/* A row's value, or NULL where it has none. */
-static json_t *value_json(const ev_column *c, uint32_t row) {
+json_t *cli_items_value_json(const ev_column *c, uint32_t row) {
   const uint32_t *codes = NULL;
   if (c->type == EV_FLOAT) return row < c->n_rows && !isnan(c->values[row]) ? number_json(c->values[row]) : NULL;
   size_t n = ev_column_tokens(c, row, &codes);
@@ -102,18 +99,18 @@ static json_t *item_json(const ev_items_reader *r, uint32_t row, size_t n_dims, 
   }
   for (size_t i = 0; i < ev_items_n_columns(r); i++) {
     const ev_column *c = ev_items_column_at(r, i);
-    json_t *value = value_json(c, row);
+    json_t *value = cli_items_value_json(c, row);
     if (value != NULL) json_object_set_new(item, c->name, value);
   }
   return item;
 }
 
-static ev_status find_row(const ev_items_reader *r, const char *table, const char *id, uint32_t *row) {
+ev_status cli_items_find_row(const ev_items_reader *r, const char *table, const char *id, uint32_t *row) {
   *row = ev_items_find(r, id, strlen(id));
   return *row != EV_NONE ? EV_OK : ev_fail(EV_ENOTFOUND, "no item '%.80s' in table '%s'", id, table);
 }
 
-static size_t dims_of(const ev_items *t) {
+size_t cli_items_dims(const ev_items *t) {
   const ev_index_options *o = ev_items_index(t);
   return o != NULL ? o->n_dims : 0;
 }
@@ -123,13 +120,13 @@ static ev_status print_items(const json_t *opts, const ev_items *t, const json_t
   ev_items_reader r;
   uint32_t row;
   ev_status status = EV_OK;
-  size_t d = dims_of(t);
+  size_t d = cli_items_dims(t);
   float *vector = ev_opt_flag(opts, "no_vectors") ? NULL : ev_alloc(d, sizeof *vector);
   bool whole = ev_opt_flag(opts, "json");
   json_t *list = json_array();
   ev_items_begin(&r, t);
   for (size_t i = 0; i < json_array_size(ids) && status == EV_OK; i++) { /* nothing is printed when one is missing */
-    status = find_row(&r, ev_opt_arg(opts, 0), json_string_value(json_array_get(ids, i)), &row);
+    status = cli_items_find_row(&r, ev_opt_arg(opts, 0), json_string_value(json_array_get(ids, i)), &row);
     if (status == EV_OK) json_array_append_new(list, item_json(&r, row, d, vector));
   }
   ev_items_end(&r);
@@ -147,7 +144,7 @@ static ev_status run_get(json_t *opts) {
   ev_items *t = NULL;
   json_t *ids = json_array();
   ev_status status = read_ids(opts, ids);
-  if (status == EV_OK) status = items_open_named(opts, ev_opt_arg(opts, 0), ITEMS_READ, NULL, &t);
+  if (status == EV_OK) status = cli_items_open_named(opts, ev_opt_arg(opts, 0), ITEMS_READ, NULL, &t);
   if (status == EV_OK) status = print_items(opts, t, ids);
   ev_items_close(t);
   json_decref(ids);
@@ -162,7 +159,7 @@ static ev_status run_delete(json_t *opts) {
   const char **names = ev_alloc(n, sizeof *names);
   if (status == EV_OK && names == NULL) status = EV_ENOMEM;
   for (size_t i = 0; i < n && names != NULL; i++) names[i] = json_string_value(json_array_get(ids, i));
-  if (status == EV_OK) status = items_open_named(opts, ev_opt_arg(opts, 0), ITEMS_WRITE, NULL, &t);
+  if (status == EV_OK) status = cli_items_open_named(opts, ev_opt_arg(opts, 0), ITEMS_WRITE, NULL, &t);
   if (status == EV_OK && n > 0) status = ev_items_delete(t, names, n);
   if (status == EV_OK) {
     ev_items_stats st;
@@ -177,176 +174,11 @@ static ev_status run_delete(json_t *opts) {
   return status;
 }
 
-/* ---- search --------------------------------------------------------------------------------------------*/
-typedef struct searching {
-  json_t *opts;
-  const char *name;
-  const ev_items *t;
-  ev_items_reader r;
-  size_t k, d;
-  float *query, *scores; /* (d), (k) */
-  uint32_t *rows, *seen; /* (k), (n_seen) ascending */
-  size_t n_seen, looked_at;
-  const ev_column *shown[SHOWN_MAX];
-  size_t n_shown;
-} searching;
-
-static int by_row(const void *a, const void *b) { return (*(const uint32_t *)a > *(const uint32_t *)b) - (*(const uint32_t *)a < *(const uint32_t *)b); }
-
-static ev_status read_query(searching *s) {
-  const char *text = ev_opt_string(s->opts, "vector", NULL), *like = ev_opt_string(s->opts, "like", NULL);
-  const json_t *exclude = json_object_get(s->opts, "exclude");
-  uint32_t row;
-  if ((text == NULL) == (like == NULL)) return ev_fail(EV_EINVAL, "one of --vector and --like says what is searched for");
-  if (s->d == 0) return ev_fail(EV_EINVAL, "table '%s' was made without vectors", s->name);
-  for (size_t i = 0; i < json_array_size(exclude); i++) { /* an id that is not there cannot be found anyway */
-    const char *id = json_string_value(json_array_get(exclude, i));
-    row = ev_items_find(&s->r, id, strlen(id));
-    if (row != EV_NONE) s->seen[s->n_seen++] = row;
-  }
-  if (like != NULL) {
-    EV_TRY(find_row(&s->r, s->name, like, &row));
-    if (ev_items_vector(&s->r, row, s->query) != EV_OK) return ev_fail(EV_EINVAL, "--like: item '%.80s' has no vector", like);
-    s->seen[s->n_seen++] = row;
-  } else {
-    json_error_t error;
-    json_t *v = json_loads(text, 0, &error);
-    ev_status status = EV_OK;
-    if (!json_is_array(v)) status = ev_fail(EV_EINVAL, "--vector: '%.60s' is not a JSON list of numbers", text);
-    else if (json_array_size(v) != s->d) status = ev_fail(EV_EINVAL, "--vector: %zu numbers; the vectors of table '%s' have %zu", json_array_size(v), s->name, s->d);
-    else if (items_read_vector(v, s->query) != EV_OK) status = ev_fail(EV_EINVAL, "--vector: %s", ev_error());
-    json_decref(v);
-    EV_TRY(status);
-  }
-  qsort(s->seen, s->n_seen, sizeof *s->seen, by_row);
-  size_t n = 0;
-  for (size_t i = 0; i < s->n_seen; i++)
-    if (i == 0 || s->seen[i] != s->seen[i - 1]) s->seen[n++] = s->seen[i];
-  s->n_seen = n;
-  return EV_OK;
-}
-
-/* The columns named by --show; without, the one that looks like a title, if there is one. */
-static ev_status choose_columns(searching *s) {
-  const json_t *names = json_object_get(s->opts, "show");
-  size_t n = ev_items_n_columns(&s->r);
-  if (json_array_size(names) > SHOWN_MAX) return ev_fail(EV_EINVAL, "--show: at most %d columns", SHOWN_MAX);
-  for (size_t i = 0; i < json_array_size(names); i++) {
-    const char *name = json_string_value(json_array_get(names, i));
-    const ev_column *c = NULL;
-    for (size_t k = 0; k < n && c == NULL; k++)
-      if (strcmp(ev_items_column_at(&s->r, k)->name, name) == 0) c = ev_items_column_at(&s->r, k);
-    if (c == NULL) return ev_fail(EV_EINVAL, "--show: table '%s' has no column '%.60s'", s->name, name);
-    s->shown[s->n_shown++] = c;
-  }
-  for (size_t k = 0; k < n && names == NULL && s->n_shown == 0; k++) {
-    const ev_column *c = ev_items_column_at(&s->r, k);
-    if (c->type != EV_FLOAT && (strstr(c->name, "title") != NULL || strcmp(c->name, "name") == 0)) s->shown[s->n_shown++] = c;
-  }
-  return EV_OK;
-}
-
-static void print_cell(const ev_column *c, uint32_t row) { /* at most 60 bytes of a text, whole characters */
-  ev_buf text = {0};
-  json_t *value = value_json(c, row), *x;
-  size_t i;
-  if (json_is_integer(value)) ev_buf_printf(&text, "%lld", (long long)json_integer_value(value));
-  else if (json_is_real(value)) ev_buf_printf(&text, "%.9g", json_real_value(value));
-  else if (json_is_string(value)) ev_buf_append(&text, json_string_value(value), json_string_length(value));
-  json_array_foreach(value, i, x) {
-    ev_buf_printf(&text, "%s%s", i > 0 ? " " : "", json_string_value(x));
-  }
-  size_t len = text.len < 60 ? text.len : 60;
-  len = text.data != NULL ? ev_utf8_invalid(text.data, len) : 0;
-  for (i = 0; i < len; i++)
-    if ((unsigned char)text.data[i] < 0x20) text.data[i] = ' ';
-  printf("  %.*s%s", (int)len, text.data != NULL ? text.data : "", len < text.len ? "…" : "");
-  ev_buf_free(&text);
-  json_decref(value);
-}
-
-static void print_hits(const searching *s, size_t n) {
-  int width = 2;
-  size_t len;
-  for (size_t i = 0; i < n; i++) {
-    ev_items_id(&s->r, s->rows[i], &len);
-    if ((int)len > width) width = (int)len;
-  }
-  printf("rank  %-*s  %12s", width, "id", "score");
-  for (size_t k = 0; k < s->n_shown; k++) printf("  %s", s->shown[k]->name);
-  putchar('\n');
-  for (size_t i = 0; i < n; i++) {
-    const char *id = ev_items_id(&s->r, s->rows[i], &len);
-    printf("%4zu  %.*s%*s  %12.6g", i + 1, (int)len, id, width - (int)len, "", (double)s->scores[i]);
-    for (size_t k = 0; k < s->n_shown; k++) print_cell(s->shown[k], s->rows[i]);
-    putchar('\n');
-  }
-}
-
-static json_t *hits_json(const searching *s, size_t n) {
-  json_t *hits = json_array();
-  size_t len;
-  for (size_t i = 0; i < n; i++) {
-    const char *id = ev_items_id(&s->r, s->rows[i], &len);
-    json_t *hit = json_pack("{s:I, s:o, s:f}", "rank", (json_int_t)i + 1, "id", json_stringn(id, len), "score", ev_float_decimal(s->scores[i]));
-    for (size_t k = 0; k < s->n_shown; k++) {
-      json_t *value = value_json(s->shown[k], s->rows[i]);
-      json_object_set_new(hit, s->shown[k]->name, value != NULL ? value : json_null());
-    }
-    json_array_append_new(hits, hit);
-  }
-  return hits;
-}
-
-/* Inside the reader: what is found is printed from it. */
-static ev_status search(searching *s) {
-  int64_t effort = ev_opt_int(s->opts, "effort", 0);
-  if (effort < 0 || effort > 1000000) return ev_fail(EV_EINVAL, "--effort: %lld is not between 0 and 1000000", (long long)effort);
-  EV_TRY(read_query(s));
-  EV_TRY(choose_columns(s));
-  uint64_t ptr[2] = {0, s->n_seen};
-  ev_search ask = {.k = s->k, .effort = (unsigned)effort, .seen_ptr = ptr, .seen = s->seen, .n_looked_at = &s->looked_at};
-  uint64_t started = ev_now_ns();
-  EV_TRY(ev_items_search(&s->r, s->query, 1, &ask, ev_opt_string(s->opts, "where", NULL), s->rows, s->scores));
-  double ms = (double)(ev_now_ns() - started) * 1e-6;
-  size_t n = 0;
-  while (n < s->k && s->rows[n] != EV_NONE) n++;
-  if (!ev_opt_flag(s->opts, "json")) {
-    print_hits(s, n);
-    return EV_OK;
-  }
-  return ev_print_json(json_pack("{s:s, s:o, s:I, s:f}", "table", s->name, "hits", hits_json(s, n), "looked_at", (json_int_t)s->looked_at, "search_ms", ms));
-}
-
-static ev_status run_search(json_t *opts) {
-  ev_items *t;
-  int64_t k = ev_opt_int(opts, "k", 10);
-  if (k < 1 || k > 1000000) return ev_fail(EV_EINVAL, "--k: %lld is not between 1 and 1000000", (long long)k);
-  EV_TRY(items_open_named(opts, ev_opt_arg(opts, 0), ITEMS_READ, NULL, &t));
-  searching s = {.opts = opts, .name = ev_opt_arg(opts, 0), .t = t, .k = (size_t)k, .d = dims_of(t)};
-  s.query = ev_alloc(s.d, sizeof *s.query);
-  s.scores = ev_alloc(s.k, sizeof *s.scores);
-  s.rows = ev_alloc(s.k, sizeof *s.rows);
-  s.seen = ev_alloc(json_array_size(json_object_get(opts, "exclude")) + 1, sizeof *s.seen);
-  ev_status status = EV_ENOMEM;
-  if (s.query != NULL && s.scores != NULL && s.rows != NULL && s.seen != NULL) {
-    ev_items_begin(&s.r, t);
-    status = search(&s);
-    ev_items_end(&s.r);
-  }
-  ev_free(s.query);
-  ev_free(s.scores);
-  ev_free(s.rows);
-  ev_free(s.seen);
-  ev_items_close(t);
-  return status;
-}
-
 /* ---- stats, compact, verify, list ----------------------------------------------------------------------*/
 static json_t *stats_json(const char *name, const ev_items_stats *st, const ev_index_options *o, json_t *columns) {
   json_t *index = o == NULL ? json_null()
-                            : json_pack("{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I}", "kind", o->kind, "metric", o->metric, "form", o->form, "rescore", o->rescore,
-                                        "dims", (json_int_t)o->n_dims, "links", (json_int_t)o->n_links, "effort_build", (json_int_t)o->effort_build, "lists",
+                            : json_pack("{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I}", "kind", o->kind, "metric", o->metric, "form", o->form, "rescore",
+                                        o->rescore, "dims", (json_int_t)o->n_dims, "links", (json_int_t)o->n_links, "effort_build", (json_int_t)o->effort_build, "lists",
                                         (json_int_t)o->n_lists, "effort", (json_int_t)o->effort);
   return json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:f}", "table", name, "items", (json_int_t)st->n_items, "vectors",
                    (json_int_t)st->n_vectors, "rows", (json_int_t)st->n_rows, "index", index, "columns", columns, "memory_bytes", (json_int_t)st->memory_bytes,
@@ -361,7 +193,8 @@ static json_t *columns_json(const ev_items *t) {
   ev_items_begin(&r, t);
   for (size_t i = 0; i < ev_items_n_columns(&r); i++) {
     const ev_column *c = ev_items_column_at(&r, i);
-    json_array_append_new(list, json_pack("{s:s, s:s, s:I}", "name", c->name, "type", types[c->type], "tokens", (json_int_t)(c->type == EV_FLOAT ? 0 : c->n_tokens)));
+    json_int_t tokens = (json_int_t)(c->type == EV_FLOAT ? 0 : c->n_tokens);
+    json_array_append_new(list, json_pack("{s:s, s:s, s:I}", "name", c->name, "type", types[c->type], "tokens", tokens));
   }
   ev_items_end(&r);
   return list;
@@ -372,7 +205,8 @@ static void print_stats(const char *name, const ev_items_stats *st, const ev_ind
   json_t *c;
   printf("%s: %zu items, %zu with a vector\n", name, st->n_items, st->n_vectors);
   if (o != NULL) {
-    printf("  index      %s, %s, %s%s, %zu numbers a vector\n", o->kind, o->metric, o->form, o->rescore && strcmp(o->form, "f32") != 0 ? " with f32 beside it" : "", o->n_dims);
+    const char *beside = o->rescore && strcmp(o->form, "f32") != 0 ? " with f32 beside it" : "";
+    printf("  index      %s, %s, %s%s, %zu numbers a vector\n", o->kind, o->metric, o->form, beside, o->n_dims);
     if (strcmp(o->kind, "hnsw") == 0) printf("  knobs      %u links, effort %u, effort while building %u\n", o->n_links, o->effort, o->effort_build);
     if (strcmp(o->kind, "ivf") == 0) printf("  knobs      %u lists, effort %u\n", o->n_lists, o->effort);
   }
@@ -392,7 +226,7 @@ static ev_status run_stats(json_t *opts) {
   ev_items *t;
   ev_items_stats st;
   const char *name = ev_opt_arg(opts, 0);
-  EV_TRY(items_open_named(opts, name, ITEMS_READ, NULL, &t));
+  EV_TRY(cli_items_open_named(opts, name, ITEMS_READ, NULL, &t));
   ev_items_stat(t, &st);
   json_t *columns = columns_json(t);
   ev_status status = EV_OK;
@@ -410,7 +244,7 @@ static ev_status run_compact(json_t *opts) {
   ev_items *t;
   ev_items_stats before, after;
   const char *name = ev_opt_arg(opts, 0);
-  EV_TRY(items_open_named(opts, name, ITEMS_WRITE, NULL, &t));
+  EV_TRY(cli_items_open_named(opts, name, ITEMS_WRITE, NULL, &t));
   uint64_t started = ev_now_ns();
   ev_items_stat(t, &before);
   ev_status status = ev_items_compact(t);
@@ -430,12 +264,13 @@ static ev_status run_verify(json_t *opts) {
   ev_items *t;
   ev_items_stats st;
   const char *name = ev_opt_arg(opts, 0);
-  EV_TRY(items_open_named(opts, name, ITEMS_READ, NULL, &t));
+  EV_TRY(cli_items_open_named(opts, name, ITEMS_READ, NULL, &t));
   ev_status status = ev_items_verify(t);
   ev_items_stat(t, &st);
   ev_items_close(t);
   EV_TRY(status);
-  if (ev_opt_flag(opts, "json")) return ev_print_json(json_pack("{s:s, s:b, s:I, s:I}", "table", name, "ok", 1, "items", (json_int_t)st.n_items, "cut_bytes", (json_int_t)st.cut_bytes));
+  if (ev_opt_flag(opts, "json"))
+    return ev_print_json(json_pack("{s:s, s:b, s:I, s:I}", "table", name, "ok", 1, "items", (json_int_t)st.n_items, "cut_bytes", (json_int_t)st.cut_bytes));
   printf("%s: sound, %zu items\n", name, st.n_items);
   return EV_OK;
 }
@@ -483,29 +318,6 @@ const ev_verb ev_verb_items_delete = {
     .min_args = 2,
     .max_args = -1,
     .run = run_delete,
-};
-
-static const ev_option search_options[] = {
-    {EV_OPT_STRING, "vector", "JSON", "what is searched for: '[0.1, 0.2, …]'"},
-    {EV_OPT_STRING, "like", "ID", "instead: the vector of this item, which is left out"},
-    {EV_OPT_INT, "k", "N", "how many (default 10)"},
-    {EV_OPT_STRING, "where", "CONDITION", "only items whose features fulfil it: 'genre in {\"Drama\"} and year >= 1990'"},
-    {EV_OPT_LIST, "exclude", "ID", "an item to leave out; may be given several times"},
-    {EV_OPT_LIST, "show", "COLUMN", "a feature to print; may be given several times (default: what looks like a title)"},
-    {EV_OPT_INT, "effort", "N", "hnsw: candidates kept; ivf: lists looked at (default: the table's own)"},
-    {EV_OPT_END, NULL, NULL, NULL},
-};
-
-const ev_verb ev_verb_items_search = {
-    .name = "items search",
-    .summary = "The items whose vectors are nearest to one, among those that fulfil a condition.",
-    .arguments = "NAME",
-    .example = "evection items search films --like 50 --k 5 --where 'release_year == \"1995\"'\n"
-               "evection items search films --vector '[0.1, -0.3, 0.2]' --json",
-    .options = search_options,
-    .min_args = 1,
-    .max_args = 1,
-    .run = run_search,
 };
 
 const ev_verb ev_verb_items_stats = {

@@ -1,8 +1,9 @@
 /* items.h - what the files of `evection items …` share; private to this room.
  *
- *   items.c      get, delete, search, stats, list, compact, verify
- *   items_put.c  put: JSON Lines into a table
- *   items_data.c put: a data set's items, with the factors of a model */
+ *   items.c         get, delete, stats, list, compact, verify
+ *   items_search.c  search
+ *   items_put.c     put: JSON Lines into a table
+ *   items_data.c    put: a data set's items, with the factors of a model */
 #ifndef EV_CLI_ITEMS_H
 #define EV_CLI_ITEMS_H
 
@@ -12,10 +13,14 @@
 typedef enum items_mode { ITEMS_READ, ITEMS_WRITE, ITEMS_CREATE } items_mode;
 
 /* $EVECTION_HOME/items/NAME; the name is checked. */
-ev_status items_folder(const json_t *opts, const char *name, char out[4096]);
+ev_status cli_items_folder(const json_t *opts, const char *name, char out[4096]);
 /* o may be NULL: the defaults. EV_ENOTFOUND says where tables are listed. */
-ev_status items_open_named(const json_t *opts, const char *name, items_mode mode, const ev_items_options *o, ev_items **out);
-bool items_there(const json_t *opts, const char *name);
+ev_status cli_items_open_named(const json_t *opts, const char *name, items_mode mode, const ev_items_options *o, ev_items **out);
+bool cli_items_there(const json_t *opts, const char *name);
+size_t cli_items_dims(const ev_items *t); /* 0: no vectors */
+ev_status cli_items_find_row(const ev_items_reader *r, const char *table, const char *id, uint32_t *row); /* EV_ENOTFOUND */
+json_t *cli_items_value_json(const ev_column *c, uint32_t row); /* NULL: it has none */
+
 typedef struct place { /* where an item stood */
   const char *file;
   size_t line;
@@ -38,10 +43,10 @@ typedef struct putting {
 } putting;
 
 /* Puts the batch, or as much of it as comes before the first item that is refused, and says where that stood. */
-ev_status items_flush(putting *p);
-ev_status items_put_data(putting *p);
+ev_status cli_items_flush(putting *p);
+ev_status cli_items_put_data(putting *p);
 
 /* Numbers of a JSON array → out (n); EV_EINVAL says what is wrong with which. */
-ev_status items_read_vector(const json_t *v, float *out);
+ev_status cli_items_read_vector(const json_t *v, float *out);
 
 #endif

@@ -31,7 +31,8 @@ static ev_status fit(const putting *p, const char *composition, const char *data
     snprintf(path, 4096, "%s/%s", ev_opt_home(p->opts), artifact);
     found++;
   }
-  if (status == EV_OK && found != 1) status = ev_fail(EV_EINVAL, "--factors: %zu agents of '%.80s' fit factors, where one is wanted; agent:ials does", found, composition);
+  if (status == EV_OK && found != 1)
+    status = ev_fail(EV_EINVAL, "--factors: %zu agents of '%.80s' fit factors, where one is wanted; agent:ials does", found, composition);
   json_decref(opts);
   json_decref(result);
   free(text);
@@ -85,13 +86,13 @@ static ev_status put_all(putting *p, const char *data, const ev_snapshot *s, con
     EV_TRY(ev_buf_append(&p->places, &(place){data, i + 1}, sizeof(place)));
     if (ev_item_batch_n(p->batch) < p->batch_rows) continue;
     if (ev_interrupted()) return ev_fail(EV_EINTR, "interrupted");
-    EV_TRY(items_flush(p));
+    EV_TRY(cli_items_flush(p));
     ev_bar_update(&p->bar, (double)p->n_put * 1e-3, (double)n * 1e-3);
   }
   return EV_OK;
 }
 
-ev_status items_put_data(putting *p) {
+ev_status cli_items_put_data(putting *p) {
   const char *data = ev_opt_string(p->opts, "data", NULL);
   ev_snapshot *s;
   ev_pack *pack = NULL;
@@ -100,9 +101,10 @@ ev_status items_put_data(putting *p) {
   EV_TRY(ev_data_open(p->opts, data, &s));
   ev_status status = json_object_get(p->opts, "factors") != NULL ? open_factors(p, data, ev_snapshot_n_items(s), &pack, &factors) : EV_OK;
   if (status == EV_OK && p->dims == SIZE_MAX) p->dims = factors.cols;
-  if (status == EV_OK && pack != NULL && p->dims != factors.cols) status = ev_fail(EV_EINVAL, "factors of %zu numbers; vectors of table '%s' have %zu", factors.cols, p->name, p->dims);
+  if (status == EV_OK && pack != NULL && p->dims != factors.cols)
+    status = ev_fail(EV_EINVAL, "factors of %zu numbers; vectors of table '%s' have %zu", factors.cols, p->name, p->dims);
   if (status == EV_OK) status = put_all(p, data, s, &factors);
-  if (status == EV_OK) status = items_flush(p);
+  if (status == EV_OK) status = cli_items_flush(p);
   ev_pack_close(pack);
   ev_snapshot_close(s);
   return status;

@@ -17,7 +17,7 @@
 #define BATCH_MAX_BYTES (32u << 20) /* of lines: a batch ends before its rows are many where they are long */
 
 /* ---- One line ------------------------------------------------------------------------------------------*/
-ev_status items_read_vector(const json_t *v, float *out) {
+ev_status cli_items_read_vector(const json_t *v, float *out) {
   size_t i;
   json_t *x;
   json_array_foreach(v, i, x) {
@@ -77,14 +77,16 @@ static ev_status add_features(ev_item_batch *b, json_t *object) {
     if (json_is_null(v)) continue;
     if (!json_is_array(v) || json_array_size(v) == 0) return ev_fail(EV_EINVAL, "the vector is not a list of numbers");
     EV_TRY(ev_item_batch_vector(b, json_array_size(v), &out));
-    EV_TRY(items_read_vector(v, out));
+    EV_TRY(cli_items_read_vector(v, out));
   }
   return EV_OK;
 }
 
 /* ---- The table -------------------------------------------------------------------------------------------*/
+/* --KEY within its range → *out, which stays as it is where the option is not given. */
 static ev_status given_number(const json_t *opts, const char *key, int64_t low, int64_t high, int64_t *out) {
   char name[32];
+  if (json_object_get(opts, key) == NULL) return EV_OK;
   snprintf(name, sizeof name, "%s", key);
   for (char *c = name; *c != '\0'; c++)
     if (*c == '_') *c = '-';
@@ -119,7 +121,9 @@ static ev_status index_options(const json_t *opts, ev_index_options *o) {
 /* A table keeps the index it was made with: an option that says otherwise is a mistake. */
 static ev_status check_index(const putting *p) {
   const ev_index_options *have = ev_items_index(p->table);
-  ev_index_options none = {.kind = "none"}, want = have != NULL ? *have : none;
+  ev_index_options want;
+  ev_index_defaults(&want);
+  if (have != NULL) want = *have;
   EV_TRY(index_options(p->opts, &want));
   if (have == NULL && want.n_dims > 0) return ev_fail(EV_EINVAL, "--dims: table '%s' was made without vectors", p->name);
   if (have == NULL) return EV_OK;
@@ -137,19 +141,19 @@ static ev_status check_index(const putting *p) {
 
 static ev_status open_table(putting *p) {
   ev_items_options o;
-  bool there = items_there(p->opts, p->name);
+  bool there = cli_items_there(p->opts, p->name);
   ev_items_defaults(&o);
   if (!there) {
     EV_TRY(index_options(p->opts, &o.index));
     o.index.n_dims = p->dims != SIZE_MAX ? p->dims : 0;
   }
-  EV_TRY(items_open_named(p->opts, p->name, there ? ITEMS_WRITE : ITEMS_CREATE, &o, &p->table));
+  EV_TRY(cli_items_open_named(p->opts, p->name, there ? ITEMS_WRITE : ITEMS_CREATE, &o, &p->table));
   const ev_index_options *have = ev_items_index(p->table);
   p->dims = have != NULL ? have->n_dims : 0;
   return there ? check_index(p) : EV_OK;
 }
 
-ev_status items_flush(putting *p) {
+ev_status cli_items_flush(putting *p) {
   const ev_item *items;
   size_t n = ev_item_batch_n(p->batch), done = 0;
   if (n == 0) return EV_OK;
@@ -201,7 +205,7 @@ static ev_status take(putting *p, const char *file, size_t line, json_t *object)
   if (id == NULL || len == 0 || len > 255) return ev_fail(EV_EINVAL, "%s:%zu: no id (a text of 1 to 255 bytes, or a whole number)", file, line);
   ev_status status = check_dims(p, json_object_get(object, "vector"));
   if (status == EV_OK && json_object_get(p->ids, id) != NULL) {
-    status = items_flush(p);
+    status = cli_items_flush(p);
     if (status != EV_OK) return status; /* says its own line */
   }
   if (status == EV_OK) status = ev_item_batch_add(p->batch, id, len);
@@ -225,7 +229,7 @@ static ev_status read_line(putting *p, const char *file, size_t number, size_t l
   ev_status status = take(p, file, number, object);
   json_decref(object);
   p->batch_bytes += len;
-  if (status == EV_OK && (ev_item_batch_n(p->batch) >= p->batch_rows || p->batch_bytes >= BATCH_MAX_BYTES)) status = items_flush(p);
+  if (status == EV_OK && (ev_item_batch_n(p->batch) >= p->batch_rows || p->batch_bytes >= BATCH_MAX_BYTES)) status = cli_items_flush(p);
   return status;
 }
 
@@ -274,11 +278,12 @@ static ev_status begin(putting *p) {
   if (p->batch == NULL || p->ids == NULL) return ev_fail(EV_ENOMEM, "out of memory");
   int64_t rows = 1000;
   EV_TRY(given_number(p->opts, "batch", 1, 1000000, &rows));
-  if (json_object_get(p->opts, "factors") != NULL && json_object_get(p->opts, "data") == NULL) return ev_fail(EV_EINVAL, "--factors: --data NAME says whose items they are");
-  if (json_object_get(p->opts, "data") != NULL && ev_opt_n_args(p->opts) > 1) return ev_fail(EV_EINVAL, "--data: the items come from it, not from '%.60s'", ev_opt_arg(p->opts, 1));
+  bool data = json_object_get(p->opts, "data") != NULL;
+  if (json_object_get(p->opts, "factors") != NULL && !data) return ev_fail(EV_EINVAL, "--factors: --data NAME says whose items they are");
+  if (data && ev_opt_n_args(p->opts) > 1) return ev_fail(EV_EINVAL, "--data: the items come from it, not from '%.60s'", ev_opt_arg(p->opts, 1));
   p->batch_rows = (size_t)rows;
   p->dims = SIZE_MAX;
-  if (items_there(p->opts, p->name)) return open_table(p);
+  if (cli_items_there(p->opts, p->name)) return open_table(p);
   ev_index_options o;
   ev_index_defaults(&o);
   EV_TRY(index_options(p->opts, &o));
@@ -304,20 +309,21 @@ static ev_status run_put(json_t *opts) {
   uint64_t started = ev_now_ns();
   ev_bar_start(&p.bar, "putting", "MB", ev_opt_flag(opts, "quiet"));
   ev_status status = begin(&p);
-  if (status == EV_OK) status = json_object_get(opts, "data") != NULL ? items_put_data(&p) : read_files(&p);
+  bool begun = status == EV_OK;
+  if (begun) status = json_object_get(opts, "data") != NULL ? cli_items_put_data(&p) : read_files(&p);
   if (status == EV_OK) {
-    status = items_flush(&p);
+    status = cli_items_flush(&p);
   } else if (status != EV_EINTR && p.batch != NULL && ev_item_batch_n(p.batch) > 0) { /* the good lines before a bad one */
     char said[1024];
     snprintf(said, sizeof said, "%s", ev_error());
-    ev_status second = items_flush(&p);
+    ev_status second = cli_items_flush(&p);
     if (second == EV_OK) ev_fail(status, "%s", said);
     else status = second;
   }
   ev_bar_end(&p.bar);
   if (status == EV_OK && p.table == NULL) status = ev_fail(EV_EINVAL, "no items: table '%s' is not there, and its first item makes it", p.name);
   if (status == EV_OK) status = say_put(&p, started);
-  else if (status != EV_EINTR && p.table != NULL) ev_fail(status, "%s (%zu items were put before it)", ev_error(), p.n_put);
+  else if (status != EV_EINTR && begun && p.table != NULL) ev_fail(status, "%s (%zu items were put before it)", ev_error(), p.n_put);
   else if (status == EV_EINTR && p.table != NULL && !ev_opt_flag(opts, "quiet")) fprintf(stderr, "evection: %zu items are in table '%s'\n", p.n_put, p.name);
   ev_items_close(p.table);
   ev_item_batch_free(p.batch);

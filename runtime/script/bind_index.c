@@ -45,7 +45,8 @@ static double whole(lua_State *L, int arg, const char *key, double fallback, dou
 }
 
 void ev_lua_index_options(lua_State *L, int arg, ev_index_options *o) {
-  static const char *const kinds[] = {"flat", "hnsw", "ivf", NULL}, *const metrics[] = {"dot", "cosine", "l2", NULL}, *const forms[] = {"f32", "f16", "bf16", "i8", NULL};
+  static const char *const kinds[] = {"flat", "hnsw", "ivf", NULL}, *const metrics[] = {"dot", "cosine", "l2", NULL};
+  static const char *const forms[] = {"f32", "f16", "bf16", "i8", NULL};
   o->kind = choice(L, arg, "kind", kinds, o->kind);
   o->metric = choice(L, arg, "metric", metrics, o->metric);
   o->form = choice(L, arg, "form", forms, o->form);

@@ -70,6 +70,7 @@ typedef struct ev_column { /* everything borrowed from the snapshot */
   size_t n_tokens;           /* vocabulary size, in order of first appearance */
   const uint64_t *token_ptr; /* (n_tokens + 1) into token_bytes */
   const char *token_bytes;
+  const struct ev_ids *ids;  /* of a live table: the vocabulary as what finds a token at once, inside an epoch; NULL: it is walked */
 } ev_column;
 
 const char *ev_column_token(const ev_column *c, uint32_t code, size_t *len); /* not NUL-terminated */

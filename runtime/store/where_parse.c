@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ids.h"
 #include "where.h"
 
 #define TEXT_MAX 65536   /* bytes of a condition */
@@ -319,9 +320,15 @@ static int by_float(const void *x, const void *y) { return (*(const float *)x > 
 
 static size_t look_of(const char *s, size_t len) { return (len * 16 + (len > 0 ? (unsigned char)s[0] % 16 : 0)) % 256; }
 
-/* The codes of a column's sorted texts v (n): one walk over its vocabulary, most of which is told apart by its look. */
+/* The codes of a column's sorted texts v (n): asked of its table, or by one walk over its vocabulary, most of which is told apart
+ * by its look. */
 static void resolve(const ev_column *c, const char *bytes, const value *v, size_t n, uint32_t *codes) {
   bool wanted[256] = {false};
+  for (size_t i = 0; i < n && c->ids != NULL; i++) {
+    uint32_t code = ev_ids_find(c->ids, bytes + v[i].at, v[i].len);
+    codes[v[i].index] = code < c->n_tokens ? code : EV_NONE; /* younger ones are of rows that *out does not know */
+  }
+  if (c->ids != NULL) return;
   for (size_t i = 0; i < n; i++) wanted[look_of(bytes + v[i].at, v[i].len)] = true;
   for (uint32_t code = 0; code < c->n_tokens; code++) {
     size_t len, low = 0, high = n;

@@ -50,7 +50,7 @@ def complaint(home, *args, code=2):
 def rank(items, q, metric="dot", may=lambda item: True):
     """Ids by score, best first, with their scores: the plain way."""
     items = [item for item in items if may(item)]
-    x, q = np.array([item["vector"] for item in items], dtype=np.float64), np.array(q, dtype=np.float64)
+    x, q = np.array([item["vector"] for item in items], dtype=np.float64).reshape(-1, len(q)), np.array(q, dtype=np.float64)
     if metric == "dot":
         scores = x @ q
     elif metric == "cosine":
@@ -176,7 +176,7 @@ BAD = [
     ('{"id": "x", "vector": [1, 2, 3, 4, 5, 6, 7, NaN]}', "JSON"), ('{"id": "x", "vector": [1e39, 2, 3, 4, 5, 6, 7, 8]}', "1e+39"),
     ('{"id": "x", "year": 1e39}', "1e+39"), ('{"id": "x", "year": {"a": 1}}', "'year'"), ('{"id": "x", "year": "1990"}', "year"), ('{"id": "x", "genre": "g1"}', "genre"),
     ('{"id": "x", "title": 3}', "title"), ('{"id": "x", "genre": [["a"]]}', "'genre'"), ('{"id": "x", "": 1}', "''"), ('{"id": "x", "%s": 1}' % ("n" * 48), "nnn"),
-    ('{"id": "a\\u0000b"}', "JSON"), ('{"id": "x", "t\\u0000": 1}', "JSON"), ("\xff", "JSON"), ("null", "not an object"),
+    ('{"id": "a\\u0000b"}', "JSON"), ('{"id": "x", "t\\u0000": 1}', "JSON"), ("\xff", "JSON"), ("null", "JSON"),
 ]
 
 
@@ -221,6 +221,27 @@ def test_a_wrong_command_line_is_named():
         assert sorted(home.json("items", "list")) == ["bare", "t"], "nothing is made by a wrong command"
         done = home.run("items", "list", "--home", os.path.join(home.path, "elsewhere"))
         assert done.stdout == "" and "items put" in done.stderr
+
+
+def test_a_data_set_and_a_models_factors_make_a_table():
+    with Home() as home:
+        home.run("data", "generate", "--as", "world", "--users", "200", "--items", "150", "--sessions", "10")
+        said = home.json("items", "put", "films", "--data", "world", "--factors", "agent:ials", *FLAT)
+        assert said["put"] == said["items"] == 150 and 100 < said["vectors"] <= 150
+        stats = home.json("items", "stats", "films")
+        shown = home.json("data", "show", "world")
+        assert {(c["name"], c["type"]) for c in stats["columns"]} == {(c["name"], c["type"]) for c in shown["columns"] if c["of"] == "item"}
+        artifact = home.json("fit", "agent:ials", "--data", "world")["nodes"][0]
+        assert artifact["cached"], "the factors are those that fit makes"
+        home.json("items", "put", "again", "--data", "world", "--factors", os.path.join(home.path, artifact["artifact"]), *FLAT)
+        search = ["--vector", json.dumps([1] * stats["index"]["dims"]), "--k", "20"]
+        assert home.json("items", "search", "films", *search)["hits"] == home.json("items", "search", "again", *search)["hits"]
+        home.json("items", "put", "bare", "--data", "world")
+        assert home.json("items", "stats", "bare")["index"] is None
+        for args, word in ((["--factors", "agent:ials"], "--data"), (["--data", "none"], "'none'"), (["--data", "world", "--factors", "agent:ease"], "agent:ease"),
+                           (["--data", "world", "x.jsonl"], "x.jsonl"), (["--data", "world", "--factors", "none.evm"], "none.evm")):
+            assert word in complaint(home, "items", "put", "films", *args), args
+        assert "150 items" in home.run("items", "stats", "films").stdout
 
 
 def test_compacting_keeps_what_is_there_and_drops_what_is_not():
@@ -292,7 +313,6 @@ def test_one_writes_at_a_time_and_others_read():
             assert p.stdout.readline() == "open\n"
             while p.stdout.readline() != "5\n":
                 pass
-            assert "'t'" in complaint(home, "items", "put", "t", home.file("x.jsonl", '{"id": "x"}')) or True
             done = home.run("items", "put", "t", home.file("x.jsonl", '{"id": "x"}'), code=2)
             assert "items/t" in done.stderr, done.stderr
             home.run("items", "compact", "t", code=2)
@@ -316,7 +336,7 @@ def test_what_was_acknowledged_survives_kill_9():
             last = int(said[-1]) if said else 0
             if last == 0:
                 continue
-            wanted = [f"a{i}" for i in range(1, last + 1)] + [f"b{i}" for i in range(max(1, last - 19), last + 1)]
+            wanted = [f"a{i}" for i in range(1, last + 1)] + [f"b{i}" for i in range(max(1, last - 18), last + 1)]
             found = {item["id"]: item["n"] for item in got(home, "t", wanted)}
             assert found == {id: int(id[1:]) for id in wanted}
             there = home.json("items", "stats", "t")
@@ -398,9 +418,9 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same():
             return subprocess.run([EVECTION, "items", *args], env=dict(os.environ, EVECTION_HOME=home.path), capture_output=True, text=True, timeout=60, **who)
         try:
             if run("list").returncode != 0:
-                return "skipped"
+                return  # the checkout itself is nobody's to read
         except PermissionError:
-            return "skipped"
+            return
         assert json.loads(run("stats", "t", "--json").stdout)["items"] == 20
         assert run("search", "t", "--like", "f3").returncode == 0
         for args in (("put", "t", path), ("delete", "t", "f1"), ("compact", "t"), ("put", "new", path)):

@@ -46,6 +46,27 @@ local function make(kind, n)
 end
 
 describe("an index", function()
+  it("of each kind finds the best rows, given the effort, and leaves out what is deleted", function()
+    for _, kind in ipairs { "flat", "hnsw", "ivf" } do
+      local x, vectors = make(kind, 400)
+      for row = 0, 399, 2 do
+        vectors[row] = nil
+        x:delete(row)
+      end
+      for _ = 1, 20 do
+        local q = random_vector()
+        assert.same(best(vectors, q, 10), (x:search(q, 10, { effort = 400 })))
+        assert.same(best(vectors, q, 10, function(row) return row == 1 or row == 77 end), (x:search(q, 10, { allowed = { 77, 1, 2 } })))
+      end
+      for row = 0, 399, 2 do
+        vectors[row] = random_vector()
+        x:put(row, vectors[row])
+      end
+      local q = random_vector()
+      assert.same(best(vectors, q, 10), (x:search(q, 10, { effort = 400 })))
+    end
+  end)
+
   it("finds the best rows, as many as there are", function()
     local x, vectors = make("flat", 300)
     assert.equal(300, #x)

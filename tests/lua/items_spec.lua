@@ -227,7 +227,8 @@ describe("a wrong call", function()
     support.refused("an id is expected", t.get, t, { "film 1" })
     support.refused("no option 'creat'", items.open, folder, { creat = true })
     t:close()
-    for _, name in ipairs(words "put get has delete search") do support.refused("closed", t[name], t, {}, 1) end
+    for _, name in ipairs(words "put delete search") do support.refused("closed", t[name], t, {}, 1) end
+    for _, name in ipairs(words "get has") do support.refused("closed", t[name], t, "a") end
     for _, name in ipairs(words "stats compact verify") do support.refused("closed", t[name], t) end
     support.refused("closed", function() return #t end)
     t = items.open(folder)
