@@ -53,6 +53,7 @@ void *ev_resize(void *p, size_t n, size_t size);  /* as realloc: 16-byte alignme
 char *ev_strndup(const char *s, size_t len);      /* NUL-terminated copy */
 void ev_free(void *p);                            /* NULL does nothing */
 void ev_mem_fail_at(int64_t n);                   /* tests: the n-th allocation from now (0 = the next) fails; -1 = none. Per thread */
+bool ev_mem_fails(void);                          /* asked by who takes memory another way: whether a test chose this one to fail; the error is set */
 uint64_t ev_peak_rss_bytes(void);                 /* the process's highest resident size */
 
 /* ---- Growable byte buffer ----------------------------------------------------------------------------
@@ -122,6 +123,8 @@ void ev_epoch_wait(ev_epochs *e, uint64_t mark);    /* until it has passed; neve
 size_t ev_utf8_invalid(const char *s, size_t len); /* offset of the first byte that is not UTF-8; len when all is */
 bool ev_parse_f64(const char *s, size_t len, double *out); /* the whole field, decimal or exponent, finite; locale ignored */
 bool ev_parse_i64(const char *s, size_t len, int64_t *out);
+double ev_float_decimal(float x); /* the number that its shortest decimal form says: 0.1 for 0.1f, to be shown to people */
+size_t ev_edit_distance(const char *a, const char *b); /* insertions, deletions and replacements from a to b: what a mistyped word is suggested by; SIZE_MAX: b is no word */
 
 /* ---- Log ---------------------------------------------------------------------------------------------*/
 typedef enum ev_log_level { EV_LOG_DEBUG, EV_LOG_INFO, EV_LOG_WARN, EV_LOG_ERROR } ev_log_level;
@@ -158,6 +161,11 @@ void ev_hasher_end(ev_hasher *h, ev_hash *out); /* frees h */
 void ev_hash_of(ev_hash *out, const void *data, size_t len);
 void ev_hash_hex(char out[65], const ev_hash *h);
 uint64_t ev_checksum(const void *data, size_t len); /* XXH3-64 */
+
+typedef struct ev_summer ev_summer; /* the same checksum in pieces */
+ev_summer *ev_summer_new(void);     /* NULL: out of memory */
+void ev_summer_add(ev_summer *s, const void *data, size_t len);
+uint64_t ev_summer_end(ev_summer *s); /* frees s */
 
 /* ---- Threads -----------------------------------------------------------------------------------------
  * One pool a process, started at first use, rebuilt in a forked child. fn gets [begin, end) slices of

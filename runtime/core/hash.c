@@ -30,3 +30,22 @@ void ev_hash_of(ev_hash *out, const void *data, size_t len) {
 void ev_hash_hex(char out[65], const ev_hash *h) { sodium_bin2hex(out, 65, h->bytes, sizeof h->bytes); }
 
 uint64_t ev_checksum(const void *data, size_t len) { return XXH3_64bits(data, len); }
+
+/* An ev_summer is the library's own state, whose size may differ between its versions. */
+static XXH3_state_t *state_of(ev_summer *s) { return (XXH3_state_t *)(void *)s; }
+
+ev_summer *ev_summer_new(void) {
+  if (ev_mem_fails()) return NULL;
+  XXH3_state_t *state = XXH3_createState();
+  if (state == NULL) ev_fail(EV_ENOMEM, "out of memory: a checksum");
+  else XXH3_64bits_reset(state);
+  return (ev_summer *)(void *)state;
+}
+
+void ev_summer_add(ev_summer *s, const void *data, size_t len) { XXH3_64bits_update(state_of(s), data, len); }
+
+uint64_t ev_summer_end(ev_summer *s) {
+  uint64_t sum = XXH3_64bits_digest(state_of(s));
+  XXH3_freeState(state_of(s));
+  return sum;
+}

@@ -15,12 +15,15 @@ static _Thread_local int64_t fail_at = -1;
 
 void ev_mem_fail_at(int64_t n) { fail_at = n; }
 
+bool ev_mem_fails(void) {
+  if (fail_at < 0 || fail_at-- > 0) return false;
+  ev_fail(EV_ENOMEM, "out of memory (planted by a test)");
+  return true;
+}
+
 /* The size of n * size bytes, or false with the error set (overflow, or a planted failure). */
 static bool admit(size_t n, size_t size, size_t *bytes) {
-  if (fail_at >= 0 && fail_at-- == 0) {
-    ev_fail(EV_ENOMEM, "out of memory (planted by a test)");
-    return false;
-  }
+  if (ev_mem_fails()) return false;
   if (__builtin_mul_overflow(n, size, bytes) || *bytes > SIZE_MAX / 2) {
     ev_fail(EV_ENOMEM, "out of memory: %zu times %zu bytes", n, size);
     return false;

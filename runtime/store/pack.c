@@ -1,11 +1,12 @@
 /* pack.c - one file of named, typed arrays.
  *
  *   header (128 bytes)  magic, number of arrays, table offset, file size, kind, table checksum, header checksum
- *   array, array, …     each starts on a 64-byte boundary; the gap before it is zero
+ *   array, array, …     each starts on a 64-byte boundary, one of PAGE bytes or more on a page's; the gap before it is zero
  *   table               one entry of 96 bytes an array: name, type, shape, offset, checksum
  *
  * Everything is little-endian and naturally aligned, so that a mapped file is used as it lies. The table comes last
- * because arrays are written as they are made. Every byte is covered: by a checksum, or as a gap that must be zero. */
+ * because arrays are written as they are made. Every byte is covered: by a checksum, or as a gap that must be zero. An array on a page boundary can be mapped alone and written to;
+ * files from before large arrays were put there are as good to read. */
 #include <stdio.h>
 #include <string.h>
 
@@ -17,6 +18,7 @@
 
 #define MAGIC "EVPACK\0\1"
 #define ALIGN 64
+#define PAGE 4096
 #define ARRAYS_MAX 4096
 
 typedef struct header {
@@ -47,6 +49,7 @@ struct ev_pack_writer {
   entry *table; /* owned */
   size_t n, cap;
   char kind[32];
+  ev_summer *sum;        /* of the array that is being written in pieces, table[n]; owned */
 };
 
 size_t ev_dtype_size(ev_dtype t) {
@@ -56,7 +59,7 @@ size_t ev_dtype_size(ev_dtype t) {
 
 /* ---- Writing -------------------------------------------------------------------------------------------*/
 static ev_status pad(ev_writer *w, uint64_t multiple) {
-  static const char zeros[ALIGN];
+  static const char zeros[PAGE];
   uint64_t over = ev_writer_offset(w) % multiple;
   return over == 0 ? EV_OK : ev_writer_write(w, zeros, (size_t)(multiple - over));
 }
@@ -78,14 +81,20 @@ ev_status ev_pack_writer_open(ev_pack_writer **out, const char *path, const char
   return EV_OK;
 }
 
-ev_status ev_pack_write(ev_pack_writer *w, const char *name, ev_dtype dtype, const void *data, size_t rows, size_t cols) {
-  size_t count, bytes;
+static ev_status bytes_of(const char *name, ev_dtype dtype, size_t rows, size_t cols, size_t *bytes) {
+  size_t count;
+  if (__builtin_mul_overflow(rows, cols, &count) || __builtin_mul_overflow(count, ev_dtype_size(dtype), bytes))
+    return ev_fail(EV_ENOMEM, "array '%s' of %zu x %zu is too large", name, rows, cols);
+  return EV_OK;
+}
+
+/* table[n] becomes an entry of that name, without rows, at the file's end. */
+static ev_status begin(ev_pack_writer *w, const char *name, ev_dtype dtype, size_t cols, uint64_t alignment) {
+  if (w->sum != NULL) return ev_fail(EV_EINVAL, "array '%s' is not ended", w->table[w->n].name);
   if (strlen(name) >= sizeof w->table->name) return ev_fail(EV_EINVAL, "'%s' is too long for an array's name", name);
   if (w->n == ARRAYS_MAX) return ev_fail(EV_ELIMIT, "a pack holds at most %d arrays", ARRAYS_MAX);
   for (size_t i = 0; i < w->n; i++)
     if (strcmp(w->table[i].name, name) == 0) return ev_fail(EV_EEXIST, "the pack has an array '%s' already", name);
-  if (__builtin_mul_overflow(rows, cols, &count) || __builtin_mul_overflow(count, ev_dtype_size(dtype), &bytes))
-    return ev_fail(EV_ENOMEM, "array '%s' of %zu x %zu is too large", name, rows, cols);
   if (w->n == w->cap) {
     size_t cap = w->cap == 0 ? 16 : 2 * w->cap;
     entry *table = ev_resize(w->table, cap, sizeof *table);
@@ -93,23 +102,58 @@ ev_status ev_pack_write(ev_pack_writer *w, const char *name, ev_dtype dtype, con
     w->table = table;
     w->cap = cap;
   }
-  EV_TRY(pad(w->file, ALIGN));
+  EV_TRY(pad(w->file, alignment));
   entry *e = &w->table[w->n];
   memset(e, 0, sizeof *e);
   memcpy(e->name, name, strlen(name));
   e->dtype = dtype;
-  e->rows = rows;
   e->cols = cols;
   e->offset = ev_writer_offset(w->file);
+  return EV_OK;
+}
+
+ev_status ev_pack_write(ev_pack_writer *w, const char *name, ev_dtype dtype, const void *data, size_t rows, size_t cols) {
+  size_t bytes = 0;
+  EV_TRY(bytes_of(name, dtype, rows, cols, &bytes));
+  EV_TRY(begin(w, name, dtype, cols, bytes < PAGE ? ALIGN : PAGE));
+  entry *e = &w->table[w->n];
+  e->rows = rows;
   e->checksum = ev_checksum(data, bytes);
   EV_TRY(ev_writer_write(w->file, data, bytes));
   w->n++;
   return EV_OK;
 }
 
+ev_status ev_pack_begin(ev_pack_writer *w, const char *name, ev_dtype dtype, size_t cols) {
+  EV_TRY(begin(w, name, dtype, cols, PAGE)); /* how long it gets is not known yet */
+  w->sum = ev_summer_new();
+  return w->sum != NULL ? EV_OK : EV_ENOMEM;
+}
+
+ev_status ev_pack_append(ev_pack_writer *w, const void *data, size_t rows) {
+  size_t bytes = 0;
+  if (w->sum == NULL) return ev_fail(EV_EINVAL, "rows for an array that was not begun");
+  entry *e = &w->table[w->n];
+  if (rows > SIZE_MAX - e->rows) return ev_fail(EV_ENOMEM, "array '%s' is too large", e->name);
+  EV_TRY(bytes_of(e->name, (ev_dtype)e->dtype, e->rows + rows, e->cols, &bytes));
+  EV_TRY(bytes_of(e->name, (ev_dtype)e->dtype, rows, e->cols, &bytes));
+  ev_summer_add(w->sum, data, bytes);
+  EV_TRY(ev_writer_write(w->file, data, bytes));
+  e->rows += rows;
+  return EV_OK;
+}
+
+ev_status ev_pack_end(ev_pack_writer *w) {
+  if (w->sum == NULL) return ev_fail(EV_EINVAL, "the end of an array that was not begun");
+  w->table[w->n++].checksum = ev_summer_end(w->sum);
+  w->sum = NULL;
+  return EV_OK;
+}
+
 void ev_pack_writer_abort(ev_pack_writer *w) {
   if (w == NULL) return;
   ev_writer_abort(w->file);
+  if (w->sum != NULL) ev_summer_end(w->sum);
   ev_free(w->table);
   ev_free(w);
 }
@@ -117,7 +161,8 @@ void ev_pack_writer_abort(ev_pack_writer *w) {
 ev_status ev_pack_writer_commit(ev_pack_writer *w) {
   header h = {.magic = MAGIC, .n_arrays = w->n};
   memcpy(h.kind, w->kind, sizeof h.kind);
-  ev_status status = pad(w->file, ALIGN);
+  ev_status status = w->sum != NULL ? ev_fail(EV_EINVAL, "array '%s' is not ended", w->table[w->n].name) : EV_OK;
+  if (status == EV_OK) status = pad(w->file, ALIGN);
   h.table_offset = ev_writer_offset(w->file);
   h.table_checksum = ev_checksum(w->table, w->n * sizeof *w->table);
   if (status == EV_OK) status = ev_writer_write(w->file, w->table, w->n * sizeof *w->table);
@@ -146,7 +191,7 @@ static ev_status validate_entry(const uint8_t *p, const header *h, const entry *
   if (__builtin_mul_overflow(e->rows, e->cols, &count) || __builtin_mul_overflow(count, ev_dtype_size((ev_dtype)e->dtype), &bytes) ||
       e->offset > h->table_offset || bytes > h->table_offset - e->offset || e->offset % ALIGN != 0 || e->offset < *at || e->reserved != 0)
     return ev_fail(EV_ECORRUPT, "array '%s' does not lie in the file", e->name);
-  if (e->offset - *at >= ALIGN || !all_zero(p, *at, e->offset)) return ev_fail(EV_ECORRUPT, "the gap before array '%s' is not empty", e->name);
+  if (e->offset - *at >= PAGE || !all_zero(p, *at, e->offset)) return ev_fail(EV_ECORRUPT, "the gap before array '%s' is not empty", e->name);
   *at = e->offset + bytes;
   if (deep && ev_checksum(p + e->offset, bytes) != e->checksum) return ev_fail(EV_ECORRUPT, "array '%s' fails its checksum", e->name);
   return EV_OK;
@@ -170,7 +215,7 @@ ev_status ev_pack_validate(const void *data, size_t size, bool deep) {
 }
 
 /* ---- Reading -------------------------------------------------------------------------------------------*/
-ev_status ev_pack_open(ev_pack **out, const char *path) {
+static ev_status open_pack(ev_pack **out, const char *path, bool deep) {
   *out = NULL;
   ev_pack *p = ev_zalloc(1, sizeof *p);
   if (p == NULL) return EV_ENOMEM;
@@ -179,7 +224,7 @@ ev_status ev_pack_open(ev_pack **out, const char *path) {
   if (p->path == NULL) goto fail;
   status = ev_map_open(&p->map, path);
   if (status != EV_OK) goto fail;
-  status = ev_pack_validate(p->map.data, p->map.size, true);
+  status = ev_pack_validate(p->map.data, p->map.size, deep);
   if (status != EV_OK) {
     ev_fail(status, "%s: %s", path, ev_error());
     goto fail;
@@ -191,6 +236,14 @@ ev_status ev_pack_open(ev_pack **out, const char *path) {
 fail:
   ev_pack_close(p);
   return status;
+}
+
+ev_status ev_pack_open(ev_pack **out, const char *path) { return open_pack(out, path, true); }
+ev_status ev_pack_map(ev_pack **out, const char *path) { return open_pack(out, path, false); }
+
+ev_status ev_pack_verify(const ev_pack *p) {
+  ev_status status = ev_pack_validate(p->map.data, p->map.size, true);
+  return status == EV_OK ? EV_OK : ev_fail(status, "%s: %s", p->path, ev_error());
 }
 
 void ev_pack_close(ev_pack *p) {
@@ -229,6 +282,8 @@ bool ev_pack_find(const ev_pack *p, const char *name, ev_array *out) {
   *out = (ev_array){0};
   return false;
 }
+
+uint64_t ev_pack_offset(const ev_pack *p, const ev_array *a) { return (uint64_t)((const uint8_t *)a->data - (const uint8_t *)p->map.data); }
 
 ev_status ev_pack_get(const ev_pack *p, const char *name, ev_dtype dtype, ev_array *out) {
   if (!ev_pack_find(p, name, out)) return ev_fail(EV_ECORRUPT, "%s: no array '%s'", p->path, name);

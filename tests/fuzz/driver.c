@@ -64,7 +64,7 @@ void fuzz_repair_pack(uint8_t *data, size_t len) {
       uint64_t *e = (uint64_t *)(void *)(data + table + 96 * i + 48), bytes;
       if (e[0] > EV_F64 || __builtin_mul_overflow(e[1], e[2], &bytes) || __builtin_mul_overflow(bytes, ev_dtype_size((ev_dtype)e[0]), &bytes)) continue;
       if (e[3] > table || bytes > table - e[3] || e[3] < at) continue;
-      memset(data + at, 0, e[3] - at < 64 ? e[3] - at : 0);
+      memset(data + at, 0, e[3] - at < 4096 ? e[3] - at : 0);
       at = e[3] + bytes;
       e[4] = ev_checksum(data + e[3], bytes);
     }
