@@ -1,9 +1,10 @@
 """What index.py searches in: generated and fitted vectors, conditions, exact answers. Kept under build/bench/index by what makes them.
 
-The generated vectors look like learned embeddings: many clusters of unequal size near a surface of few dimensions. A cluster's
-centre is a point of 24 dimensions, N(0, 1) each, carried into the 128 by one random map; a member leaves its centre along 8
-directions (one of 64 sets of them), each weaker than the one before (0.8 to the power of its number), and then in all
-directions a little (0.05). The r-th of 4000 clusters has a share as 1 / √r. Queries are drawn in the same way, from other seeds.
+The generated vectors look like learned embeddings: many overlapping clusters of unequal size, each near a surface of few
+dimensions. A cluster's centre is a point of 24 dimensions, N(0, 0.35²) each, carried into the 128 by one random map; a member
+leaves its centre along 16 directions (one of 64 sets of them), each a little weaker than the one before (0.95 to the power of
+its number), and then in all directions a little (0.1). The r-th of 4000 clusters has a share as 1 / √r. Queries are drawn in the
+same way, from other seeds.
 """
 import os
 import zlib
@@ -13,9 +14,9 @@ import numpy as np
 from support import DATA, ROOT, evection
 
 DIMS, SEED = 128, 1
-CLUSTERS, WIDE, NARROW, SETS, DECAY, NOISE = 4000, 24, 8, 64, 0.8, 0.05
+CLUSTERS, WIDE, APART, NARROW, SETS, DECAY, NOISE = 4000, 24, 0.35, 16, 64, 0.95, 0.1
 BLOCK = 65536
-MADE_OF = (DIMS, SEED, CLUSTERS, WIDE, NARROW, SETS, DECAY, NOISE, BLOCK)
+MADE_OF = (DIMS, SEED, CLUSTERS, WIDE, APART, NARROW, SETS, DECAY, NOISE, BLOCK)
 FOLDER = os.path.join(ROOT, "build", "bench", "index", f"{zlib.crc32(repr(MADE_OF).encode()):08x}")
 
 
@@ -32,7 +33,7 @@ class Mixture:
     def __init__(self):
         rng = np.random.default_rng([SEED, 0])
         spread = rng.normal(size=(WIDE, DIMS)) / np.sqrt(WIDE)
-        self.centres = (rng.normal(size=(CLUSTERS, WIDE)) @ spread).astype(np.float32)
+        self.centres = (APART * rng.normal(size=(CLUSTERS, WIDE)) @ spread).astype(np.float32)
         scale = DECAY ** np.arange(NARROW) / np.sqrt(NARROW)
         self.sets = (rng.normal(size=(SETS, NARROW, DIMS)) * scale[:, None]).astype(np.float32)
         share = 1 / np.sqrt(1 + np.arange(CLUSTERS))
