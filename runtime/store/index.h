@@ -3,7 +3,7 @@
  *   index.c         rows (codes, vectors, flags): put, delete, get
  *   index_search.c  the choice between a kind's search and a plain scan, exact scores
  *   index_flat.c    the plain scan
- *   index_ivf.c     lists around k-means centres
+ *   ivf.h, index_ivf.c, ivf_search.c, ivf_file.c  lists around k-means centres, which kmeans.c finds
  *   index_file.c    write and map
  *   hnsw.c        graph: storage, search, file;  hnsw_build.c  insertion and removal
  *
@@ -61,6 +61,13 @@ typedef struct ev_found { /* row and score: in the order of ev_topk, best first,
   uint32_t row;
 } ev_found;
 
+typedef struct ev_kept {    /* what is written: rows, and their numbers in the file */
+  const uint32_t *rows;     /* (n) live, in the order of their new numbers */
+  size_t n, n_rows;         /* n_rows: rows of the file, one more than the highest new number */
+  const uint32_t *renumber; /* (n_before) the new number, or EV_NONE; rows from n_before on came since */
+  size_t n_before;
+} ev_kept;
+
 struct ev_index_kind {
   const char *name;
   unsigned effort;                                         /* where neither a search nor the options name one */
@@ -75,7 +82,7 @@ struct ev_index_kind {
   ev_status (*search)(const ev_index *x, const ev_prepared *q, const ev_search *s, size_t query, size_t want, unsigned effort, ev_found *out, size_t *n_out, size_t *n_looked_at);
   /* About how many rows a search looks at when a share in (0, 1] of them may be found: decides between it and a plain scan. */
   double (*cost)(const ev_index *x, size_t want, unsigned effort, double share);
-  ev_status (*write)(const ev_index *x, ev_pack_writer *w, const uint32_t *keep, size_t n_keep, const uint32_t *renumber); /* renumber (n_rows): new number or EV_NONE */
+  ev_status (*write)(const ev_index *x, ev_pack_writer *w, const ev_kept *kept);
   ev_status (*map)(ev_index *x, const ev_pack *p);         /* instead of open; x's rows are mapped already */
   size_t (*bytes)(const ev_index *x);
 };

@@ -43,10 +43,10 @@ static ev_status write_rows(const ev_region *r, const char *name, ev_dtype dtype
   return status == EV_OK ? ev_pack_end(w) : status;
 }
 
-static ev_status write_all(const ev_index *x, ev_pack_writer *w, const uint32_t *keep, const uint64_t *live, size_t n, const uint32_t *list, size_t n_list, const uint32_t *renumber) {
+static ev_status write_all(const ev_index *x, ev_pack_writer *w, const uint32_t *keep, const uint64_t *live, const ev_kept *kept) {
   const ev_index_options *o = &x->o;
-  const uint64_t options[O_COUNT] = {VERSION, x->metric, x->form, o->rescore, o->n_dims, o->n_links, o->effort_build, o->n_lists, o->effort, o->seed, n};
-  size_t four = sizeof(float);
+  const uint64_t options[O_COUNT] = {VERSION, x->metric, x->form, o->rescore, o->n_dims, o->n_links, o->effort_build, o->n_lists, o->effort, o->seed, kept->n_rows};
+  size_t n = kept->n_rows, four = sizeof(float);
   EV_TRY(ev_pack_write(w, "index.kind", EV_U8, o->kind, strlen(o->kind), 1));
   EV_TRY(ev_pack_write(w, "index.options", EV_U64, options, O_COUNT, 1));
   EV_TRY(write_rows(&x->codes, "index.codes", EV_U8, x->stride, w, keep, live, n));
@@ -55,7 +55,7 @@ static ev_status write_all(const ev_index *x, ev_pack_writer *w, const uint32_t 
   EV_TRY(write_rows(&x->scale, "index.scale", EV_F32, four, w, keep, live, n));
   EV_TRY(write_rows(&x->bias, "index.bias", EV_F32, four, w, keep, live, n));
   EV_TRY(ev_pack_write(w, "index.live", EV_U64, live, (n + 63) / 64, 1));
-  return x->kind->write != NULL ? x->kind->write(x, w, list, n_list, renumber) : EV_OK;
+  return x->kind->write != NULL ? x->kind->write(x, w, kept) : EV_OK;
 }
 
 ev_status ev_index_write(const ev_index *x, ev_pack_writer *w, const uint32_t *keep, size_t n_keep) {
@@ -72,7 +72,8 @@ ev_status ev_index_write(const ev_index *x, ev_pack_writer *w, const uint32_t *k
     else if (renumber[row] != EV_NONE) status = ev_fail(EV_EINVAL, "row %u is named twice", row);
     else renumber[row] = (uint32_t)i, live[i / 64] |= (uint64_t)1 << i % 64, list[n_list++] = row;
   }
-  if (status == EV_OK) status = write_all(x, w, keep, live, n, list, n_list, renumber);
+  const ev_kept kept = {list, n_list, n, renumber, n_rows};
+  if (status == EV_OK) status = write_all(x, w, keep, live, &kept);
   ev_free(live);
   ev_free(renumber);
   ev_free(list);
