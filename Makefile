@@ -119,7 +119,7 @@ fuzz: $(FUZZERS) ## mutates inputs of every parser for FUZZ_SECONDS each
 # What bench-index measures: our archives, and the peers where their headers are (make deps-bench).
 FAISS := $(firstword $(wildcard $(addsuffix /faiss/IndexHNSW.h,/usr/include /usr/local/include)))
 HNSWLIB := $(firstword $(wildcard $(addsuffix /hnswlib/hnswlib.h,/usr/include /usr/local/include)))
-INDEX_BENCH := $(BUILD)/bench/index_ours $(BUILD)/bench/index_items $(if $(FAISS),$(if $(HNSWLIB),$(BUILD)/bench/index_peers))
+INDEX_BENCH := $(BUILD)/bench/index_ours $(BUILD)/bench/index_items $(if $(and $(FAISS),$(HNSWLIB),$(shell command -v $(CXX))),$(BUILD)/bench/index_peers)
 $(BUILD)/bench/index_%: tests/bench/index_%.c tests/bench/index_protocol.h $(call below,store)
 	@mkdir -p $(@D)
 	$(call say,CC,$<)

@@ -77,7 +77,8 @@ def gowalla(ask, m):
             return None
         print("fitting iALS on Gowalla …", flush=True)
         home = path("gowalla-home")
-        evection(home, "data", "import", "--train", os.path.join(folder, "train.txt"), "--test", os.path.join(folder, "test.txt"), "--as", "gowalla", "--quiet")
+        files = [f"--{fold}={os.path.join(folder, fold + '.txt')}" for fold in ("train", "test")]
+        evection(home, "data", "import", *files, "--as", "gowalla", "--quiet")
         evection(home, "eval", "policies/compositions/gowalla_ials.yaml", "--data", "gowalla", "--fold", "valid", "--json", "--quiet")
         packs = os.path.join(home, "artifacts")
         pack = max((os.path.join(packs, f) for f in os.listdir(packs)), key=os.path.getsize)
@@ -125,7 +126,7 @@ def exact(name, base, n, query, m, metric, k=10, allowed=None):
 
 
 def condition(kind, share, base, n):
-    """Which of n rows a condition holds for: `random`, or `far` (those furthest along one direction, wherever the query is). A file of bits, and booleans."""
+    """Where a condition holds: at `random`, or `far` along one direction, wherever the query is. A file of bits, and booleans."""
     file = path(f"allowed-{kind}-{share}-{n}.bits")
     if kind == "random":
         holds = np.random.default_rng([SEED, 3]).random(n) < share

@@ -116,7 +116,7 @@ static void search(void) { /* all queries in one call of one reader; ids as numb
 }
 
 /* One reader searches, query after query; a writer replaces items as fast as it is told to or can. Item i at version v has the
- * vector base[i] with v / 256 added to its last element, and the feature version = v. What a search finds must have a score that
+ * vector base[i] with (v modulo 64) / 64 added to its last element, and the feature version = v. What a search finds must have a score that
  * its vector gives, a feature that its vector tells, and a version between those acknowledged when the search began and
  * those begun when it ended: neither half of a state nor a state that never was. */
 enum { VERSIONS = 64 };
@@ -149,7 +149,7 @@ static void *write_on(void *arg) {
     version++;
     for (size_t j = 0; j < w->batch; j++) {
       memcpy(vectors + j * w->d, w->base + which[j] * w->d, w->d * sizeof(float));
-      vectors[j * w->d + w->d - 1] += (float)(version % VERSIONS) / 256;
+      vectors[j * w->d + w->d - 1] += (float)(version % VERSIONS) / VERSIONS;
       atomic_store(&w->begun[which[j]], version);
     }
     put(items, which, w->batch, vectors, w->d, version);
@@ -181,11 +181,11 @@ static const char *look(const live_run *w, const ev_items_reader *r, const float
   if (version < (double)acked || version > (double)atomic_load(&w->begun[item])) return "a version that was not there";
   float away = 0;
   for (size_t j = 0; j < w->d; j++) {
-    const float expected = w->base[item * w->d + j] + (j + 1 == w->d ? (float)((uint32_t)version % VERSIONS) / 256 : 0);
+    const float expected = w->base[item * w->d + j] + (j + 1 == w->d ? (float)((uint32_t)version % VERSIONS) / VERSIONS : 0);
     if (vector[j] != expected) return "a vector of another version than the features";
     away += (q[j] - vector[j]) * (q[j] - vector[j]);
   }
-  if (score > -away + 1e-3f * (1 + away) || score < -away - 1e-3f * (1 + away)) return "a score that the vector does not give";
+  if (score > -away + 1e-4f * (1 + away) || score < -away - 1e-4f * (1 + away)) return "a score that the vector does not give";
   return NULL;
 }
 
@@ -222,7 +222,8 @@ static void phase(const char *name, live_run *w, const float *q, size_t m, size_
     ev_items_end(&r);
   }
   qsort(times, n, sizeof *times, by_value);
-  printf("\"%s\": {\"searches\": %zu, \"qps\": %.3f, \"p50\": %.9f, \"p99\": %.9f, \"checked\": %zu}, ", name, n, (double)n / spent, times[n / 2], times[(n - 1) * 99 / 100], looked_at);
+  printf("\"%s\": {\"searches\": %zu, \"qps\": %.3f, \"p50\": %.9f, \"p99\": %.9f, \"checked\": %zu}, ", name, n, (double)n / spent,
+         times[n / 2], times[(n - 1) * 99 / 100], looked_at);
   free(rows);
   free(known);
   free(scores);

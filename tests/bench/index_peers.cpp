@@ -181,8 +181,8 @@ void sgemm() { /* Q Xᵀ alone, in blocks of rows whose products stay in cache; 
   const double start = now();
   for (size_t first = 0; first < n; first += block) {
     const size_t width = std::min(block, n - first);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, static_cast<int>(m), static_cast<int>(width), static_cast<int>(d), 1.0f, q, static_cast<int>(d),
-                base + first * d, static_cast<int>(d), 0.0f, out.data(), static_cast<int>(width));
+    const int rows = static_cast<int>(m), columns = static_cast<int>(width), dims = static_cast<int>(d);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, columns, dims, 1.0f, q, dims, base + first * d, dims, 0.0f, out.data(), columns);
   }
   answer("{\"seconds\": %.6f, \"core\": \"%s\"}", now() - start, openblas_get_corename());
   munmap(const_cast<float *>(q), m * d * sizeof(float));
