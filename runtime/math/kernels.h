@@ -21,7 +21,10 @@ typedef struct ev_kernels {
   void (*axpy)(float *out, const float *x, float alpha, size_t n);
   void (*scale)(float *out, float alpha, size_t n);
   float (*sum)(const float *x, size_t n);
+  float (*most)(const float *x, size_t n);                          /* NaN skipped; n = 0 gives −inf */
+  float (*exp_sum)(float *out, const float *x, float shift, float temperature, size_t n); /* out = e^((x − shift) / temperature); its sum */
   size_t (*above)(const float *x, size_t i, size_t n, float bound); /* next i with x[i] > bound, or n */
+  void (*affine)(float *out, float alpha, const float *scales, const float *bias, size_t n); /* out = out · alpha · scales + bias; either may be NULL */
   const ev_form_kernels *forms[4];                                  /* by ev_form */
 } ev_kernels;
 
@@ -33,6 +36,10 @@ extern const ev_form_kernels ev_forms_neon[4];
 #endif
 
 const ev_kernels *ev_kernels_now(void);
+
+/* ev_topk_offer, of ids in a list, ascending (NULL: first, first + 1, …); and all of one heap offered to another. */
+void ev_topk_offer_at(uint32_t *ids, float *best, size_t *used, size_t k, const float *scores, size_t n, const uint32_t *list, uint32_t first);
+void ev_topk_merge(uint32_t *ids, float *best, size_t *used, size_t k, const uint32_t *from_ids, const float *from, size_t n);
 
 /* ---- Bits of the short forms: the reference, and the ends that vectors leave over ----------------------------*/
 static inline float ev_of_bits(uint32_t bits) {

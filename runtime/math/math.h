@@ -20,8 +20,8 @@ void ev_scale(float *out, float alpha, size_t n);                      /* out[i]
 float ev_sum(const float *x, size_t n);
 void ev_minmax(float *lo, float *hi, const float *x, size_t n);        /* NaN skipped; n = 0 gives +inf, -inf */
 
-void ev_softmax(float *out, const float *x, float temperature, size_t n); /* out[i] = e^((x[i] − max) / temperature) / Σ; in place allowed. −inf gives 0; NaN or +inf anywhere gives NaN everywhere */
-float ev_logsumexp(const float *x, size_t n);                          /* max + log Σ e^(x[i] − max); n = 0 gives −inf */
+void ev_softmax(float *out, const float *x, float temperature, size_t n); /* out[i] = e^((x[i] − max) / temperature) / Σ; in place allowed. temperature > 0. −inf gives 0; NaN or +inf anywhere, or −inf everywhere, gives NaN everywhere */
+float ev_logsumexp(const float *x, size_t n);                          /* max + log Σ e^(x[i] − max); n = 0 gives −inf, +inf gives +inf, NaN gives NaN */
 void ev_weighted_sum(float *out, const float *const *columns, const float *weights, size_t n_columns, size_t n); /* out[i] = Σ_c weights[c] columns[c][i]; out may be one of them */
 
 /* ---- Stored forms of a vector --------------------------------------------------------------------------
@@ -42,7 +42,8 @@ typedef enum ev_similarity { EV_DOT, EV_COSINE, EV_L2 } ev_similarity;
 const char *ev_similarity_name(ev_similarity s); /* "dot", "cosine", "l2" */
 bool ev_similarity_find(ev_similarity *out, const char *name);
 
-/* Inner products of codes, scales left out: out[i] = Σ q[k] rows[i][k]; i8 sums are exact whole numbers. */
+/* Inner products of codes, scales left out: out[i] = Σ q[k] rows[i][k]. i8 sums are exact (d <= 130000) and rounded once,
+ * to a float. A row's product has the same bits by all of these, wherever it stands. f32 rows stand at multiples of 4. */
 void ev_dots(float *out, const void *q, const void *rows, ev_form f, size_t stride, size_t n, size_t d);
 /* The same of rows[ids[i]], prefetched ahead: rows anywhere in memory. */
 void ev_dots_at(float *out, const void *q, const void *rows, const uint32_t *ids, ev_form f, size_t stride, size_t n, size_t d);
@@ -67,7 +68,8 @@ ev_status ev_alias_new(ev_alias *out, const float *weights, size_t n);
 void ev_alias_free(ev_alias *a);
 uint32_t ev_alias_draw(const ev_alias *a, ev_rng *r);
 /* k distinct places drawn without replacement with probability proportional to e^logits, in the order drawn: the k
- * largest of logits + Gumbel noise (Kool, van Hoof, Welling 2019). −inf is never drawn. Returns how many, at most k. */
+ * largest of logits + Gumbel noise (Kool, van Hoof, Welling 2019). −inf is never drawn; NaN and +inf are EV_EINVAL.
+ * @param[out] out (k), unused places EV_NONE  @param[out] n_out how many were drawn */
 ev_status ev_gumbel_topk(uint32_t *out, size_t *n_out, const float *logits, size_t n, size_t k, ev_rng *r);
 
 /* ---- Top-k -------------------------------------------------------------------------------------------
@@ -93,7 +95,8 @@ ev_status ev_score_topk(uint32_t *ids, float *scores, const float *q, const floa
 /* The k best rows for each query over rows of any form, by dot · scale_q · scale_row + bias, without writing the score
  * matrix. A row must be in `allowed` (bit i of word i / 64; NULL: all) and not among the query's seen.
  * @param q (m, d) f32; for i8 rows each is quantised as rows are
- * @param bias (n) or NULL. Threaded over queries, and over rows when queries are few: same bits for any thread count. */
+ * @param bias (n) or NULL. Threaded over queries, and over rows when queries are few: same bits for any thread count.
+ * Alone and in a batch a query's scores differ by rounding only (another order of summation). */
 typedef struct ev_scan {
   const void *rows;
   const float *scales, *bias;   /* (n) or NULL */
