@@ -14,7 +14,7 @@
 #define LONGEST (FLT_MAX / 4) /* of |x|²: no score of two such vectors overflows */
 #define GRAIN 256
 
-static const ev_index_kind *const kinds[] = {&ev_index_flat, &ev_index_ivf};
+static const ev_index_kind *const kinds[] = {&ev_index_flat, &ev_index_hnsw, &ev_index_ivf};
 #define N_KINDS (sizeof kinds / sizeof *kinds)
 
 /* ---- Options --------------------------------------------------------------------------------------------*/

@@ -1,0 +1,440 @@
+/* hnsw_build.c - insertion into the graph and removal from it. */
+#include <math.h>
+#include <string.h>
+
+#include "hnsw.h"
+
+#define ONE_BATCH_IN 16 /* a batch is at most this part of the graph, */
+static uint8_t *levels(const ev_hnsw *g) { return (uint8_t *)g->level.base; }
+
+/* ---- Likeness of stored rows ------------------------------------------------------------------------------*/
+int ev_hnsw_mode = 1, ev_hnsw_fill = 1, ev_hnsw_first = 16, ev_hnsw_part = 16, ev_hnsw_cap = 1024;
+
+static float alike(const ev_index *x, const ev_hnsw *g, uint32_t a, uint32_t b) {
+  float s = g->pair * x->dot_pair(ev_index_code(x, a), ev_index_code(x, b), x->d);
+  if (x->weight.base != NULL) s *= ev_floats(&x->weight)[a] * ev_floats(&x->weight)[b];
+  if (x->bias.base != NULL) s += ev_floats(&x->bias)[a] + ev_floats(&x->bias)[b];
+  if (g->tail.base != NULL) {
+    const float *t = ev_floats(&g->tail);
+    if (ev_hnsw_mode == 1) s += ev_hnsw_tail(g, t[a]) * ev_hnsw_tail(g, t[b]);
+    if (ev_hnsw_mode == 2) s = 2 * s - t[a] - t[b];
+    if (ev_hnsw_mode == 3) s = s / sqrtf(t[a] * t[b]);
+  }
+  return s;
+}
+
+static size_t choose(const ev_index *x, const ev_hnsw *g, const ev_found *from, size_t n, uint32_t *out, size_t most) {
+  size_t n_out = 0, n_left = 0;
+  uint32_t left[EV_HNSW_LINKS];
+  for (size_t i = 0; i < n && n_out < most; i++) {
+    bool apart = true;
+    for (size_t k = 0; k < n_out && apart; k++) apart = alike(x, g, from[i].row, out[k]) < from[i].score;
+    if (apart) out[n_out++] = from[i].row;
+    else if (n_left < most) left[n_left++] = from[i].row;
+  }
+  if (ev_hnsw_fill)
+  for (size_t i = 0; i < n_left && n_out < most; i++) out[n_out++] = left[i];
+  return n_out;
+}
+
+static void write_list(ev_link *list, size_t most, const uint32_t *rows, size_t n) {
+  for (size_t i = 0; i < most; i++) atomic_store_explicit(&list[i], i < n ? rows[i] + 1 : 0, memory_order_relaxed);
+}
+
+/* ---- Room -------------------------------------------------------------------------------------------------*/
+/* A level is drawn with a chance of 1/m for each further one. */
+static unsigned draw_level(const ev_index *x, const ev_hnsw *g, uint32_t row) {
+  uint64_t key[2] = {x->o.seed, row}, bits = ev_checksum(key, sizeof key);
+  unsigned level = 0;
+  for (; level < EV_HNSW_LEVELS - 1 && bits % g->m == 0; bits /= g->m) level++;
+  return level;
+}
+
+ev_status ev_hnsw_grow(ev_hnsw *g, size_t n_rows) {
+  EV_TRY(ev_region_grow(&g->ground, n_rows * g->m0 * sizeof(ev_link)));
+  EV_TRY(ev_region_grow(&g->upper_at, n_rows * sizeof(uint32_t)));
+  EV_TRY(ev_region_grow(&g->level, n_rows));
+  if (g->tail.base != NULL) EV_TRY(ev_region_grow(&g->tail, n_rows * sizeof(float)));
+  EV_TRY(ev_region_grow(&g->linked, (n_rows + 63) / 64 * sizeof(uint64_t)));
+  if (n_rows > atomic_load(&g->n_rows)) atomic_store_explicit(&g->n_rows, n_rows, memory_order_release);
+  return EV_OK;
+}
+
+/* ---- Sorting ----------------------------------------------------------------------------------------------*/
+/* Ascending, by bytes; into keys, with room for as many behind them. */
+static void sort_keys(uint64_t *keys, size_t n, size_t room) {
+  uint64_t *from = keys, *to = keys + room, *swap;
+  for (unsigned shift = 0; shift < 64; shift += 8) {
+    size_t at[257] = {0};
+    for (size_t i = 0; i < n; i++) at[(from[i] >> shift & 255) + 1]++;
+    if (n == 0 || at[(from[0] >> shift & 255) + 1] == n) continue; /* all alike */
+    for (size_t b = 0; b < 256; b++) at[b + 1] += at[b];
+    for (size_t i = 0; i < n; i++) to[at[from[i] >> shift & 255]++] = from[i];
+    swap = from, from = to, to = swap;
+  }
+  if (from != keys) memcpy(keys, from, n * sizeof *keys);
+}
+
+/* target, level, member of the batch */
+static uint64_t key_of(uint32_t target, unsigned level, size_t member) { return (uint64_t)target << 32 | (uint64_t)level << 24 | member; }
+
+/* ---- A batch ----------------------------------------------------------------------------------------------*/
+typedef struct batch {
+  ev_index *x;
+  ev_hnsw *g;
+  const uint32_t *rows; /* (n) */
+  size_t n, n_rows;
+  uint64_t entry;
+  ev_hnsw_scratch **scratch; /* one a worker */
+  const uint32_t *by_level;  /* (n) rows, the highest first */
+  const size_t *n_above;     /* rows of a level and higher */
+  size_t *groups;            /* (n_groups + 1) where a target's keys begin */
+  size_t n_groups;
+} batch;
+
+static ev_hnsw_side side_of(const batch *b, ev_hnsw_scratch *t, uint32_t row) {
+  const ev_index *x = b->x;
+  ev_hnsw_side side = {.code = ev_index_code(x, row), .weight = b->g->pair};
+  if (x->form == EV_FORM_F16 || x->form == EV_FORM_BF16) {
+    ev_form_decode(t->query, side.code, 1, x->form, x->d);
+    side.code = t->query;
+  }
+  if (x->weight.base != NULL) side.weight *= ev_floats(&x->weight)[row];
+  if (x->bias.base != NULL) side.plus = ev_floats(&x->bias)[row];
+  if (b->g->tail.base != NULL) side.tail = ev_hnsw_tail(b->g, ev_floats(&b->g->tail)[row]), side.plus = ev_floats(&b->g->tail)[row];
+  if (b->g->tail.base != NULL) side.mode = ev_hnsw_mode;
+  return side;
+}
+
+static void find_neighbours(const batch *b, ev_hnsw_scratch *t, uint32_t row) {
+  ev_hnsw *g = b->g;
+  ev_index *x = b->x;
+  unsigned level = ev_hnsw_level(g, row), top = (unsigned)(b->entry >> 32);
+  ev_hnsw_side side = side_of(b, t, row);
+  ev_found at = {.row = (uint32_t)b->entry};
+  uint32_t chosen[EV_HNSW_LINKS];
+  size_t most;
+  for (unsigned l = top + 1; l <= level; l++) write_list(ev_hnsw_list(g, row, l, &most), g->m, chosen, 0);
+  if (at.row == EV_NONE) {
+    write_list(ev_hnsw_list(g, row, 0, &most), g->m0, chosen, 0);
+    return;
+  }
+  ev_hnsw_scores(&at.score, x, g, &side, &at.row, 1);
+  if (top > level) at = ev_hnsw_descend(x, g, t, &side, at, top, level, b->n_rows);
+  for (unsigned l = level < top ? level : top;; l--) {
+    size_t n = 1;
+    t->pool[0] = at;
+    ev_hnsw_visit(t, at.row);
+    ev_hnsw_beam(x, g, t, &side, l, g->ef_build, &n, b->n_rows);
+    ev_hnsw_forget(t);
+    at = t->pool[0];
+    if (b->n > 1) { /* the others of the batch, which nothing leads to yet */
+      size_t m = 0;
+      for (size_t i = 0; i < b->n_above[l]; i++)
+        if (b->by_level[i] != row) t->ids[m++] = b->by_level[i];
+      ev_hnsw_scores(t->scores, x, g, &side, t->ids, m);
+      for (size_t i = 0; i < m; i++) ev_hnsw_offer(t->pool, &n, g->ef_build, t->scores[i], t->ids[i]);
+    }
+    ev_link *list = ev_hnsw_list(g, row, l, &most);
+    size_t n_chosen = choose(x, g, t->pool, n, chosen, l == 0 ? (size_t)ev_hnsw_first : most);
+    write_list(list, most, chosen, n_chosen);
+    if (l == 0) return;
+  }
+}
+
+static void find_some(void *ctx, size_t begin, size_t end, int worker) {
+  const batch *b = ctx;
+  for (size_t i = begin; i < end; i++) find_neighbours(b, b->scratch[worker], b->rows[i]);
+}
+
+/* Links a target back to those who chose it: the keys of one target and level. */
+static void link_back(const batch *b, ev_hnsw_scratch *t, const uint64_t *keys, size_t n_keys) {
+  const ev_index *x = b->x;
+  ev_hnsw *g = b->g;
+  uint32_t target = (uint32_t)(keys[0] >> 32), rows[EV_HNSW_LINKS];
+  size_t most, n = 0, n_pool = 0;
+  ev_link *list = ev_hnsw_list(g, target, (unsigned)(keys[0] >> 24 & 255), &most);
+  for (size_t i = 0; i < most; i++) {
+    uint32_t row = ev_hnsw_link(list, i) - 1;
+    if (row >= b->n_rows) break;
+    if (ev_hnsw_linked(g, row)) rows[n++] = row;
+  }
+  size_t n_old = n, n_new = 0;
+  for (size_t i = 0; i < n_keys; i++) {
+    uint32_t row = b->rows[keys[i] & 0xFFFFFF];
+    bool there = false;
+    for (size_t k = 0; k < n_old && !there; k++) there = rows[k] == row;
+    if (!there) t->ids[n_new++] = row;
+  }
+  if (n_new == 0) return;
+  if (n_old + n_new <= most) {
+    for (size_t i = 0; i < n_new; i++) rows[n++] = t->ids[i];
+  } else {
+    for (size_t i = 0; i < n_old; i++) ev_hnsw_offer(t->pool, &n_pool, most + n_new, alike(x, g, target, rows[i]), rows[i]);
+    for (size_t i = 0; i < n_new; i++) ev_hnsw_offer(t->pool, &n_pool, most + n_new, alike(x, g, target, t->ids[i]), t->ids[i]);
+    n = choose(x, g, t->pool, n_pool, rows, most);
+  }
+  write_list(list, most, rows, n);
+}
+
+static void link_some(void *ctx, size_t begin, size_t end, int worker) {
+  const batch *b = ctx;
+  for (size_t i = begin; i < end; i++) link_back(b, b->scratch[worker], b->g->keys + b->groups[i], b->groups[i + 1] - b->groups[i]);
+}
+
+static void make_groups(batch *b, size_t n_keys) {
+  sort_keys(b->g->keys, n_keys, b->g->keys_room);
+  b->n_groups = 0;
+  for (size_t i = 0; i < n_keys; i++)
+    if (i == 0 || b->g->keys[i] >> 24 != b->g->keys[i - 1] >> 24) b->groups[b->n_groups++] = i;
+  b->groups[b->n_groups] = n_keys;
+}
+
+static void put_batch(batch *b) {
+  ev_hnsw *g = b->g;
+  uint32_t by_level[EV_HNSW_BATCH];
+  size_t n_above[EV_HNSW_LEVELS + 1] = {0}, n = 0, n_keys = 0;
+  for (unsigned l = EV_HNSW_LEVELS; l-- > 0;) {
+    for (size_t i = 0; i < b->n; i++)
+      if (ev_hnsw_level(g, b->rows[i]) == l) by_level[n++] = b->rows[i];
+    n_above[l] = n;
+  }
+  b->by_level = by_level;
+  b->n_above = n_above;
+  b->entry = atomic_load(&g->entry);
+  ev_parallel_for(b->n, 4, find_some, b);
+  for (size_t i = 0; i < b->n; i++) {
+    _Atomic uint64_t *words = (_Atomic uint64_t *)(void *)g->linked.base;
+    atomic_fetch_or_explicit(&words[b->rows[i] / 64], (uint64_t)1 << b->rows[i] % 64, memory_order_release);
+    for (unsigned l = 0; l <= ev_hnsw_level(g, b->rows[i]); l++) {
+      size_t most;
+      const ev_link *list = ev_hnsw_list(g, b->rows[i], l, &most);
+      for (size_t k = 0; k < most && ev_hnsw_link(list, k) != 0; k++) g->keys[n_keys++] = key_of(ev_hnsw_link(list, k) - 1, l, i);
+    }
+  }
+  atomic_fetch_add(&g->n_linked, b->n);
+  make_groups(b, n_keys);
+  ev_parallel_for(b->n_groups, 16, link_some, b);
+  uint64_t entry = b->entry;
+  unsigned first = ev_hnsw_level(g, b->rows[0]);
+  if ((uint32_t)entry == EV_NONE || first > entry >> 32) atomic_store_explicit(&g->entry, (uint64_t)first << 32 | b->rows[0], memory_order_release);
+}
+
+
+/* ---- Workers ----------------------------------------------------------------------------------------------*/
+static void workers_give(batch *b, int n_workers) {
+  for (int w = 0; b->scratch != NULL && w < n_workers; w++) ev_hnsw_scratch_give(b->g, b->scratch[w]);
+  ev_free(b->scratch);
+  ev_free(b->groups);
+}
+
+static ev_status workers_take(batch *b, int n_workers) {
+  ev_hnsw *g = b->g;
+  size_t room = EV_HNSW_BATCH * (g->m0 + 2 * g->m), pool_room = g->m0 + EV_HNSW_BATCH;
+  if (pool_room < g->ef_build) pool_room = g->ef_build;
+  if (g->keys == NULL) {
+    g->keys = ev_alloc(2 * room, sizeof *g->keys);
+    if (g->keys == NULL) return EV_ENOMEM;
+    g->keys_room = room;
+  }
+  b->scratch = ev_zalloc((size_t)n_workers, sizeof *b->scratch);
+  b->groups = ev_alloc(g->keys_room + 1, sizeof *b->groups);
+  bool ok = b->scratch != NULL && b->groups != NULL;
+  for (int w = 0; w < n_workers && ok; w++) ok = (b->scratch[w] = ev_hnsw_scratch_take(b->x, g, b->n_rows, pool_room)) != NULL;
+  if (ok) return EV_OK;
+  workers_give(b, n_workers);
+  return EV_ENOMEM;
+}
+
+/* ---- Putting ----------------------------------------------------------------------------------------------*/
+/* Levels and blocks of rows that have none yet, and lengths. Room is there. */
+static void draw_levels(ev_index *x, ev_hnsw *g, const uint32_t *rows, size_t n) {
+  size_t n_blocks = atomic_load(&g->n_blocks);
+  for (size_t i = 0; i < n; i++) {
+    uint32_t row = rows[i];
+    if (levels(g)[row] == 0) {
+      unsigned level = draw_level(x, g, row);
+      levels(g)[row] = (uint8_t)(level + 1);
+      ((uint32_t *)(void *)g->upper_at.base)[row] = (uint32_t)n_blocks;
+      n_blocks += level;
+    }
+    if (g->tail.base == NULL) continue;
+    float w = x->weight.base != NULL ? ev_floats(&x->weight)[row] : 1;
+    float length = w * w * x->dot_pair(ev_index_code(x, row), ev_index_code(x, row), x->d);
+    ev_floats(&g->tail)[row] = length;
+    if (length > g->longest) g->longest = length;
+  }
+  atomic_store_explicit(&g->n_blocks, n_blocks, memory_order_release);
+}
+
+/* How many of the rows are the next batch. A row above the top level goes alone: it is the next entry. */
+static size_t next_batch(const ev_hnsw *g, const uint32_t *rows, size_t n) {
+  size_t limit = atomic_load(&g->n_linked) / (size_t)ev_hnsw_part, n_keys = 0, size = 0;
+  unsigned top = (unsigned)(atomic_load(&g->entry) >> 32);
+  if (limit > (size_t)ev_hnsw_cap) limit = (size_t)ev_hnsw_cap;
+  for (; size < n && size < limit; size++) {
+    unsigned level = ev_hnsw_level(g, rows[size]);
+    n_keys += g->m0 + level * g->m;
+    if (level > top || n_keys > g->keys_room) break;
+  }
+  return size > 0 ? size : 1;
+}
+
+ev_status ev_hnsw_put(ev_index *x, const uint32_t *rows, size_t n) {
+  ev_hnsw *g = x->state;
+  batch b = {.x = x, .g = g, .n_rows = atomic_load(&x->n_rows)};
+  int n_workers = ev_threads();
+  size_t n_blocks = atomic_load(&g->n_blocks), done = 0;
+  EV_TRY(ev_hnsw_grow(g, b.n_rows));
+  for (size_t i = 0; i < n; i++)
+    if (levels(g)[rows[i]] == 0) n_blocks += draw_level(x, g, rows[i]);
+  EV_TRY(ev_region_grow(&g->upper, n_blocks * g->m * sizeof(ev_link)));
+  EV_TRY(workers_take(&b, n_workers));
+  draw_levels(x, g, rows, n);
+  for (; done < n && !ev_interrupted(); done += b.n) {
+    b.rows = rows + done;
+    b.n = next_batch(g, b.rows, n - done);
+    put_batch(&b);
+  }
+  workers_give(&b, n_workers);
+  if (done == n) return EV_OK;
+  ev_hnsw_unlink(x, rows, done);
+  return ev_fail(EV_EINTR, "interrupted");
+}
+
+/* ---- Removal ----------------------------------------------------------------------------------------------*/
+#define FOUND 256 /* links to a row that is taken out that are looked for, at most */
+
+size_t ev_hnsw_mend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, unsigned level, const uint32_t *renumber, size_t n_renumber, uint32_t *out, bool *whole) {
+  size_t most, n = 0, n_rows = atomic_load(&g->n_rows), n_pool = 0, n_gone = 0;
+  const ev_link *list = ev_hnsw_list(g, row, level, &most);
+  uint32_t gone[EV_HNSW_LINKS];
+#define STAYS(r) (renumber != NULL ? (r) < n_renumber && renumber[r] != EV_NONE : ev_hnsw_linked(g, r))
+  for (size_t i = 0; i < most; i++) {
+    uint32_t to = ev_hnsw_link(list, i) - 1;
+    if (to >= n_rows) break;
+    if (STAYS(to)) out[n++] = to;
+    else gone[n_gone++] = to;
+  }
+  *whole = n_gone == 0;
+  if (*whole) return n;
+  ev_hnsw_visit(t, row);
+  size_t n_ids = 0;
+  for (size_t i = 0; i < n; i++)
+    if (ev_hnsw_visit(t, out[i])) t->ids[n_ids++] = out[i];
+  for (size_t i = 0; i < n_gone; i++) {
+    size_t length;
+    const ev_link *theirs = ev_hnsw_list(g, gone[i], level, &length);
+    for (size_t k = 0; theirs != NULL && k < length && n_ids < EV_HNSW_BATCH; k++) {
+      uint32_t to = ev_hnsw_link(theirs, k) - 1;
+      if (to >= n_rows) break;
+      if (STAYS(to) && ev_hnsw_visit(t, to)) t->ids[n_ids++] = to;
+    }
+  }
+#undef STAYS
+  ev_hnsw_forget(t);
+  for (size_t i = 0; i < n_ids; i++) ev_hnsw_offer(t->pool, &n_pool, EV_HNSW_BATCH, alike(x, g, row, t->ids[i]), t->ids[i]);
+  return choose(x, g, t->pool, n_pool, out, most);
+}
+
+static bool leads_to(const ev_link *list, size_t most, uint32_t row) {
+  bool found = false;
+  for (size_t i = 0; i < most; i++) found |= ev_hnsw_link(list, i) == row + 1;
+  return found;
+}
+
+typedef struct finding {
+  const batch *b;
+  uint32_t *n_found; /* (n) */
+} finding;
+
+/* Who links to a row that goes: looked for among those it links to and those they link to. */
+static void find_in_links(void *ctx, size_t begin, size_t end, int worker) {
+  const finding *f = ctx;
+  const batch *b = f->b;
+  const ev_hnsw *g = b->g;
+  ev_hnsw_scratch *t = b->scratch[worker];
+  for (size_t i = begin; i < end; i++) {
+    uint64_t *keys = g->keys + i * FOUND;
+    uint32_t n_found = 0, row = b->rows[i];
+    for (unsigned l = ev_hnsw_level(g, row) + 1; l-- > 0;) {
+      size_t most, n_near = 0, n = 0;
+      const ev_link *list = ev_hnsw_list(g, row, l, &most);
+      ev_hnsw_visit(t, row);
+      for (size_t k = 0; k < most; k++) {
+        uint32_t to = ev_hnsw_link(list, k) - 1;
+        if (to >= b->n_rows) break;
+        if (ev_hnsw_visit(t, to)) t->ids[n_near++] = to;
+      }
+      n = n_near;
+      for (size_t k = 0; k < n_near; k++) {
+        size_t length;
+        const ev_link *theirs = ev_hnsw_list(g, t->ids[k], l, &length);
+        for (size_t j = 0; theirs != NULL && j < length && n < EV_HNSW_BATCH; j++) {
+          uint32_t to = ev_hnsw_link(theirs, j) - 1;
+          if (to >= b->n_rows) break;
+          if (!ev_hnsw_linked(g, to) || !ev_hnsw_visit(t, to)) continue;
+          __builtin_prefetch(ev_hnsw_list(g, to, l, &length));
+          t->ids[n++] = to;
+        }
+      }
+      ev_hnsw_forget(t);
+      for (size_t k = 0; k < n && n_found < FOUND; k++) {
+        size_t length;
+        const ev_link *theirs = ev_hnsw_list(g, t->ids[k], l, &length);
+        if (ev_hnsw_linked(g, t->ids[k]) && theirs != NULL && leads_to(theirs, length, row)) keys[n_found++] = key_of(t->ids[k], l, i);
+      }
+    }
+    f->n_found[i] = n_found;
+  }
+}
+
+static void mend_some(void *ctx, size_t begin, size_t end, int worker) {
+  const batch *b = ctx;
+  for (size_t i = begin; i < end; i++) {
+    uint64_t key = b->g->keys[b->groups[i]];
+    uint32_t row = (uint32_t)(key >> 32), rows[EV_HNSW_LINKS];
+    unsigned level = (unsigned)(key >> 24 & 255);
+    size_t most;
+    bool whole;
+    size_t n = ev_hnsw_mend(b->x, b->g, b->scratch[worker], row, level, NULL, 0, rows, &whole);
+    ev_link *list = ev_hnsw_list(b->g, row, level, &most);
+    if (!whole) write_list(list, most, rows, n);
+  }
+}
+
+/* The first row of the highest level there is. */
+static uint64_t find_entry(const ev_hnsw *g) {
+  uint64_t entry = EV_NONE;
+  size_t n_rows = atomic_load(&g->n_rows);
+  for (uint32_t row = 0; row < n_rows; row++)
+    if (ev_hnsw_linked(g, row) && ((uint32_t)entry == EV_NONE || ev_hnsw_level(g, row) > entry >> 32)) entry = (uint64_t)ev_hnsw_level(g, row) << 32 | row;
+  return entry;
+}
+
+void ev_hnsw_unlink(ev_index *x, const uint32_t *rows, size_t n) {
+  ev_hnsw *g = x->state;
+  batch b = {.x = x, .g = g, .n_rows = atomic_load(&g->n_rows)};
+  int n_workers = ev_threads();
+  _Atomic uint64_t *words = (_Atomic uint64_t *)(void *)g->linked.base;
+  for (size_t i = 0; i < n; i++) atomic_fetch_and_explicit(&words[rows[i] / 64], ~((uint64_t)1 << rows[i] % 64), memory_order_release);
+  atomic_fetch_sub(&g->n_linked, n);
+  uint32_t entry = (uint32_t)atomic_load(&g->entry);
+  if (entry != EV_NONE && !ev_hnsw_linked(g, entry)) atomic_store_explicit(&g->entry, find_entry(g), memory_order_release);
+  if (atomic_load(&g->n_linked) == 0 || workers_take(&b, n_workers) != EV_OK) return; /* without memory the graph is not mended, and still holds */
+  size_t most = g->keys_room / FOUND;
+  uint32_t n_found[EV_HNSW_BATCH];
+  if (most > EV_HNSW_BATCH) most = EV_HNSW_BATCH;
+  for (size_t done = 0; done < n; done += b.n) {
+    size_t n_keys = 0;
+    b.rows = rows + done;
+    b.n = n - done < most ? n - done : most;
+    finding f = {&b, n_found};
+    ev_parallel_for(b.n, 4, find_in_links, &f);
+    for (size_t i = 0; i < b.n; i++)
+      for (size_t k = 0; k < n_found[i]; k++) g->keys[n_keys++] = g->keys[i * FOUND + k];
+    make_groups(&b, n_keys);
+    ev_parallel_for(b.n_groups, 4, mend_some, &b);
+  }
+  workers_give(&b, n_workers);
+}
