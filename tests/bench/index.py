@@ -317,7 +317,8 @@ def main():
     for program in (bench.ours, bench.peers, bench.usearch):
         if program:
             program.close()
-    write("index", bench.rows)
+    if bench.rows:
+        write("index", bench.rows)
 
 
 main()
