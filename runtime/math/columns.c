@@ -27,7 +27,7 @@ float ev_logsumexp(const float *x, size_t n) {
   if (isinf(most)) return has_nan(x, n) ? NAN : most;
   double sum = 0;
   for (size_t i = 0; i < n; i += BLOCK) sum += k->exp_sum(room, x + i, most, 1, n - i < BLOCK ? n - i : BLOCK);
-  return (float)(most + log(sum));
+  return sum > 0 ? (float)(most + log(sum)) : NAN; /* a NaN made it one */
 }
 
 void ev_weighted_sum(float *out, const float *const *columns, const float *weights, size_t n_columns, size_t n) {

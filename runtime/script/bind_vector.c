@@ -242,6 +242,48 @@ static int vector_normalise(lua_State *L) {
   return 1;
 }
 
+static int vector_softmax(lua_State *L) { /* v:softmax(temperature): v = e^(v / temperature) / Σ */
+  size_t n;
+  float *x = ev_lua_vector(L, 1, &n), temperature = (float)luaL_optnumber(L, 2, 1);
+  luaL_argcheck(L, temperature > 0 && temperature < INFINITY, 2, "a temperature is above 0");
+  ev_softmax(x, x, temperature, n);
+  lua_settop(L, 1);
+  return 1;
+}
+
+static int vector_logsumexp(lua_State *L) {
+  size_t n;
+  float *x = ev_lua_vector(L, 1, &n);
+  lua_pushnumber(L, ev_logsumexp(x, n));
+  return 1;
+}
+
+/* v:sample(k[, seed[, "weights"]]) → the places of k distinct elements in the order drawn; v holds logits, or weights. */
+static int vector_sample(lua_State *L) {
+  static const char *const kinds[] = {"logits", "weights", NULL};
+  size_t n, n_drawn;
+  float *x = ev_lua_vector(L, 1, &n);
+  size_t k = (size_t)ev_lua_integer(L, 2, 0, VECTOR_MAX);
+  uint64_t seed = lua_isnoneornil(L, 3) ? 1 : (uint64_t)ev_lua_integer(L, 3, 0, (int64_t)1 << 53);
+  bool weights = luaL_checkoption(L, 4, "logits", kinds) == 1;
+  float *logits = ev_lua_new_vector(L, n);
+  for (size_t i = 0; i < n; i++) {
+    if (!(x[i] < INFINITY) || (weights && x[i] < 0)) return luaL_error(L, "%s %f is %f", weights ? "weight" : "logit", (double)i + 1, (double)x[i]);
+    logits[i] = weights ? logf(x[i]) : x[i];
+  }
+  if (k > n) k = n;
+  uint32_t *places = lua_newuserdata(L, (k + 1) * sizeof *places);
+  ev_rng r;
+  ev_rng_seed(&r, seed, 0);
+  EV_CHECK(L, ev_gumbel_topk(places, &n_drawn, logits, n, k, &r));
+  lua_createtable(L, (int)n_drawn, 0);
+  for (size_t i = 0; i < n_drawn; i++) {
+    lua_pushnumber(L, (double)places[i] + 1);
+    lua_rawseti(L, -2, (int)i + 1);
+  }
+  return 1;
+}
+
 static int vector_text(lua_State *L) {
   size_t n;
   float *x = ev_lua_vector(L, 1, &n), lo, hi;
@@ -269,7 +311,8 @@ void ev_bind_vector(lua_State *L) {
       {"get", vector_get}, {"set", vector_set}, {"add", vector_add}, {"mul", vector_mul}, {"map", vector_map},
       {"sum", vector_sum}, {"range", vector_range}, {"normalise", vector_normalise}, {"gt", vector_greater},
       {"max_with", vector_larger}, {"min_with", vector_smaller}, {"log", vector_log}, {"exp", vector_exp},
-      {"sqrt", vector_sqrt}, {"abs", vector_abs}, {"copy", vector_copy}, {NULL, NULL}};
+      {"sqrt", vector_sqrt}, {"abs", vector_abs}, {"copy", vector_copy}, {"softmax", vector_softmax},
+      {"logsumexp", vector_logsumexp}, {"sample", vector_sample}, {NULL, NULL}};
   static const luaL_Reg meta[] = {
       {"__add", vector_plus}, {"__sub", vector_minus}, {"__mul", vector_times}, {"__div", vector_over},
       {"__pow", vector_power}, {"__unm", vector_negative}, {"__len", vector_size}, {"__tostring", vector_text},

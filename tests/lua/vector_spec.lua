@@ -205,6 +205,54 @@ describe("reductions", function()
   end)
 end)
 
+describe("chances", function()
+  it("are a softmax of logits, at a temperature", function()
+    for _, temperature in ipairs { 1, 0.25, 8 } do
+      local list, sum, rng = {}, 0, native.rng(5)
+      for i = 1, 700 do
+        list[i] = f32(rng:normal() * 3)
+        sum = sum + math.exp(list[i] / temperature)
+      end
+      local v = vector(list)
+      assert.equal(v, v:softmax(temperature))
+      assert_list(each(list, function(x) return math.exp(x / temperature) / sum end), v, 1e-5)
+    end
+    assert_list({ 0.5, 0, 0.5 }, vector { 3, -INF, 3 }:softmax())
+    assert.equal(0, #vector(0):softmax())
+    for _, t in ipairs { 0, -1, NAN, INF } do support.refused("temperature", function() vector(2):softmax(t) end) end
+  end)
+
+  it("have a log-sum-exp that does not overflow", function()
+    assert.near(1000 + math.log(2), vector { 1000, 1000 }:logsumexp(), 1e-4)
+    assert.near(math.log(math.exp(1) + math.exp(2)), vector { 1, 2, -INF }:logsumexp(), 1e-6)
+    assert.equal(-INF, vector(0):logsumexp())
+  end)
+
+  it("are drawn from without replacement, the same with the same seed", function()
+    local logits = vector { 0, math.log(3), -INF, math.log(6) }
+    local first, draws = { 0, 0, 0, 0 }, 4000
+    for seed = 1, draws do
+      local places = logits:sample(2, seed)
+      assert.equal(2, #places)
+      assert.is_true(places[1] ~= places[2] and places[1] ~= 3 and places[2] ~= 3)
+      first[places[1]] = first[places[1]] + 1
+    end
+    for i, p in ipairs { 0.1, 0.3, 0, 0.6 } do assert.near(p, first[i] / draws, 4 * math.sqrt(p * (1 - p) / draws)) end
+    assert.same(logits:sample(3, 7), vector { 1, 3, 0, 6 }:sample(3, 7, "weights"))
+    assert.same(logits:sample(3), logits:sample(3, 1))
+    assert.equal(3, #logits:sample(100, 2))
+    assert.same({}, logits:sample(0))
+    assert.same({}, vector(0):sample(5))
+  end)
+
+  it("refuse what is no chance", function()
+    support.refused("logit 2 is", function() vector { 0, NAN }:sample(1) end)
+    support.refused("weight 2 is", function() vector { 0, -1 }:sample(1, 1, "weights") end)
+    support.refused("invalid option", function() vector { 0, 1 }:sample(1, 1, "votes") end)
+    for _, k in ipairs { -1, 0.5, NAN } do support.refused("whole number", function() vector(2):sample(k) end) end
+  end)
+end)
+
 describe("a slate's column", function()
   local function slate_of(n)
     local s = native.slate()
