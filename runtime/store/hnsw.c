@@ -2,7 +2,6 @@
  *
  * Malkov and Yashunin, Efficient and robust approximate nearest neighbor search using hierarchical navigable small world
  * graphs (2018). */
-#include <stdlib.h>
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -38,7 +37,7 @@ static void hnsw_close(ev_index *x) {
   ev_region_close(&g->upper_at);
   ev_region_close(&g->level);
   ev_region_close(&g->linked);
-  ev_region_close(&g->tail);
+  ev_region_close(&g->inverse);
   for (size_t i = 0; i < EV_HNSW_SLOTS; i++) scratch_free(atomic_load(&g->idle[i]));
   ev_free(g->keys);
   ev_free(g);
@@ -52,14 +51,14 @@ ev_status ev_hnsw_open(ev_index *x) {
   g->m = x->o.n_links;
   g->m0 = 2 * g->m;
   g->ef_build = x->o.effort_build;
-  g->pair = x->metric == EV_L2 ? 2 : 1;
+  g->room = g->m0 + EV_HNSW_BATCH > g->ef_build ? g->m0 + EV_HNSW_BATCH : g->ef_build;
   atomic_init(&g->entry, EV_NONE);
   ev_status status = ev_region_open(&g->ground, rows * g->m0 * sizeof(ev_link));
   if (status == EV_OK) status = ev_region_open(&g->upper, rows * g->m * sizeof(ev_link));
   if (status == EV_OK) status = ev_region_open(&g->upper_at, rows * sizeof(uint32_t));
   if (status == EV_OK) status = ev_region_open(&g->level, rows);
   if (status == EV_OK) status = ev_region_open(&g->linked, (rows + 63) / 64 * sizeof(uint64_t));
-  if (status == EV_OK && x->metric == EV_DOT) status = ev_region_open(&g->tail, rows * sizeof(float));
+  if (status == EV_OK && x->metric == EV_DOT) status = ev_region_open(&g->inverse, rows * sizeof(float));
   if (status != EV_OK) hnsw_close(x);
   return status;
 }
@@ -71,11 +70,10 @@ ev_status ev_hnsw_open(ev_index *x) {
 static ev_hnsw_scratch *scratch_new(const ev_index *x, const ev_hnsw *g) {
   ev_hnsw_scratch *t = ev_zalloc(1, sizeof *t);
   if (t == NULL) return NULL;
-  size_t most = g->m0 > EV_HNSW_BATCH ? g->m0 : EV_HNSW_BATCH;
   t->touched = ev_alloc(TOUCHED, sizeof *t->touched);
-  t->ids = ev_alloc(most, sizeof *t->ids);
-  t->scores = ev_alloc(most, sizeof *t->scores);
-  t->query = ev_zalloc(x->stride, sizeof *t->query);
+  t->ids = ev_alloc(g->room, sizeof *t->ids);
+  t->scores = ev_alloc(g->room, sizeof *t->scores);
+  t->query = ev_zalloc(x->d + 64, sizeof *t->query);
   if (t->touched != NULL && t->ids != NULL && t->scores != NULL && t->query != NULL) return t;
   scratch_free(t);
   return NULL;
@@ -140,19 +138,17 @@ static inline void prefetch_row(const ev_index *x, uint32_t row) {
   if (x->bias.base != NULL) __builtin_prefetch(ev_floats(&x->bias) + row);
 }
 
-void ev_hnsw_scores(float *out, const ev_index *x, const ev_hnsw *g, const ev_hnsw_side *q, const uint32_t *rows, size_t n) {
-  const float *weight = ev_floats(&x->weight), *bias = ev_floats(&x->bias), *length = ev_floats(&g->tail);
-  for (size_t i = 0; i < n; i++) out[i] = q->weight * x->dot(q->code, x->codes.base + rows[i] * x->stride, x->d);
+void ev_hnsw_scores(float *out, const ev_index *x, const ev_hnsw_side *q, const uint32_t *rows, size_t n) {
+  const float *weight = ev_floats(&x->weight), *bias = ev_floats(&x->bias);
+  ev_dots_at(out, q->code, x->codes.base, rows, x->form, x->stride, n, x->d);
   if (weight != NULL)
-    for (size_t i = 0; i < n; i++) out[i] *= weight[rows[i]];
+    for (size_t i = 0; i < n; i++) out[i] *= q->weight * weight[rows[i]];
+  else
+    for (size_t i = 0; i < n; i++) out[i] *= q->weight;
   if (bias != NULL)
     for (size_t i = 0; i < n; i++) out[i] += bias[rows[i]] + q->plus;
-  if (q->mode == 1)
-    for (size_t i = 0; i < n; i++) out[i] += q->tail * ev_hnsw_tail(g, length[rows[i]]);
-  if (q->mode == 2)
-    for (size_t i = 0; i < n; i++) out[i] = 2 * out[i] - length[rows[i]] - q->plus;
-  if (q->mode == 3)
-    for (size_t i = 0; i < n; i++) out[i] = out[i] / sqrtf(length[rows[i]] * q->plus);
+  if (q->by != NULL)
+    for (size_t i = 0; i < n; i++) out[i] *= q->by[rows[i]];
 }
 
 /* A list's rows that are in the graph and were not visited before: they are now, and on their way into the cache. */
@@ -188,7 +184,7 @@ ev_found ev_hnsw_descend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t
         prefetch_row(x, row);
         t->ids[n++] = row;
       }
-      ev_hnsw_scores(t->scores, x, g, q, t->ids, n);
+      ev_hnsw_scores(t->scores, x, q, t->ids, n);
       for (size_t i = 0; i < n; i++)
         if (t->scores[i] > at.score) at = (ev_found){t->scores[i], t->ids[i]}, better = true;
     }
@@ -207,7 +203,7 @@ size_t ev_hnsw_beam(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, con
     const ev_link *list = ev_hnsw_list(g, pool[next].row, level, &most);
     pool[next].row |= EV_HNSW_EXPANDED;
     size_t n_fresh = list != NULL ? fresh(x, g, t, list, most, n_rows) : 0;
-    ev_hnsw_scores(t->scores, x, g, q, t->ids, n_fresh);
+    ev_hnsw_scores(t->scores, x, q, t->ids, n_fresh);
     looked_at += n_fresh;
     for (size_t i = 0; i < n_fresh; i++) {
       size_t at = ev_hnsw_offer(pool, &n, ef, t->scores[i], t->ids[i]);
@@ -269,7 +265,7 @@ static ev_status filtered(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *
     }
     const ev_link *list = ev_hnsw_list(g, best.row, 0, &most);
     size_t n_fresh = fresh(x, g, t, list, most, n_rows);
-    ev_hnsw_scores(t->scores, x, g, q, t->ids, n_fresh);
+    ev_hnsw_scores(t->scores, x, q, t->ids, n_fresh);
     looked_at += n_fresh;
     for (size_t i = 0; i < n_fresh; i++) {
       float score = t->scores[i];
@@ -295,7 +291,7 @@ static ev_status hnsw_search(const ev_index *x, const ev_prepared *q, const ev_s
   ev_hnsw_scratch *t = ev_hnsw_scratch_take(x, g, n_rows, ef);
   if (t == NULL) return EV_ENOMEM;
   ev_hnsw_side side = {.code = q->code, .weight = q->weight};
-  ev_hnsw_scores(&at.score, x, g, &side, &at.row, 1);
+  ev_hnsw_scores(&at.score, x, &side, &at.row, 1);
   if (!(at.score > -INFINITY)) at.score = -FLT_MAX; /* an f16 beyond its range */
   at = ev_hnsw_descend(x, g, t, &side, at, (unsigned)(entry >> 32), 0, n_rows);
   ev_status status = EV_OK;
@@ -313,7 +309,6 @@ static ev_status hnsw_search(const ev_index *x, const ev_prepared *q, const ev_s
 }
 
 static double hnsw_cost(const ev_index *x, size_t want, unsigned effort, double share) {
-  if (getenv("HC")) return 0;
   const ev_hnsw *g = x->state;
   double ef = effort > want ? effort : (double)want, n = (double)atomic_load(&x->n_rows), cost = ef / share * (double)g->m;
   return cost < n ? cost : n;
@@ -321,7 +316,7 @@ static double hnsw_cost(const ev_index *x, size_t want, unsigned effort, double 
 
 static size_t hnsw_bytes(const ev_index *x) {
   const ev_hnsw *g = x->state;
-  return sizeof *g + g->ground.size + g->upper.size + g->upper_at.size + g->level.size + g->linked.size + g->tail.size + 2 * g->keys_room * sizeof *g->keys;
+  return sizeof *g + g->ground.size + g->upper.size + g->upper_at.size + g->level.size + g->linked.size + g->inverse.size + 2 * g->keys_room * sizeof *g->keys;
 }
 
 const ev_index_kind ev_index_hnsw = {.name = "hnsw", .effort = 64, .open = ev_hnsw_open, .close = hnsw_close, .check = hnsw_check, .put = ev_hnsw_put,

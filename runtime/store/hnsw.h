@@ -33,7 +33,7 @@ typedef struct ev_hnsw_scratch {
   size_t pool_room;
   ev_found *heap;    /* (heap_room) best on top; of a search with a filter */
   size_t heap_room;
-  uint32_t *ids;     /* rows to be compared, as many as a list's links or a batch's rows, */
+  uint32_t *ids;     /* (room) rows to be compared, */
   float *scores;     /* and their scores */
   float *query;      /* (d) a stored row as a query, for the forms that want it decoded */
 } ev_hnsw_scratch;
@@ -41,14 +41,13 @@ typedef struct ev_hnsw_scratch {
 typedef struct ev_hnsw {
   size_t m, m0;         /* links of a list above the ground, and on it */
   size_t ef_build;
-  float pair;           /* of two codes' product in their likeness */
+  size_t room;          /* of a scratch's ids and, while building, of its pool */
   ev_region ground;     /* (n_rows, m0) links */
   ev_region upper;      /* (n_blocks, m) links: a row's levels 1, 2, … one after the other */
   ev_region upper_at;   /* (n_rows) uint32_t: the row's first block */
   ev_region level;      /* (n_rows) uint8_t: level + 1; 0: never drawn */
   ev_region linked;     /* atomic uint64_t words: a bit a row */
-  ev_region tail;       /* dot: (n_rows) f32 |x|² */
-  float longest;        /* dot: the largest |x|² ever put */
+  ev_region inverse;    /* (n_rows) f32 1 / |x|, 0 for the zero vector; dot only, closed otherwise */
   _Atomic size_t n_rows;   /* with room in the regions: rows below it may be looked at */
   _Atomic size_t n_blocks; /* in use */
   _Atomic size_t n_linked;
@@ -58,11 +57,11 @@ typedef struct ev_hnsw {
   size_t keys_room;
 } ev_hnsw;
 
-/* One side of comparisons: a query, or a stored row. */
+/* One side of comparisons, a query or a stored row: score = (weight · dot · weight[row] + bias[row] + plus) · by[row]. */
 typedef struct ev_hnsw_side {
   const void *code;
-  int mode;
-  float weight, plus, tail; /* score = weight · weight[row] · dot + bias[row] + plus + tail · tail[row] */
+  float weight, plus;
+  const float *by; /* NULL: all 1 */
 } ev_hnsw_side;
 
 static inline float *ev_floats(const ev_region *r) { return (float *)(void *)r->base; }
@@ -106,16 +105,13 @@ static inline size_t ev_hnsw_offer(ev_found *pool, size_t *n, size_t room, float
   return at;
 }
 
-/* What x has in the further dimension that makes all rows of one length: x' = (x, √(longest − |x|²)). */
-static inline float ev_hnsw_tail(const ev_hnsw *g, float length) { return length < g->longest ? sqrtf(g->longest - length) : 0; }
-
 /* ---- hnsw.c */
 ev_status ev_hnsw_open(ev_index *x);
 ev_hnsw_scratch *ev_hnsw_scratch_take(const ev_index *x, ev_hnsw *g, size_t n_rows, size_t pool_room); /* NULL: out of memory */
 void ev_hnsw_scratch_give(ev_hnsw *g, ev_hnsw_scratch *t);
 void ev_hnsw_forget(ev_hnsw_scratch *t);              /* all bits of visited become 0 */
 bool ev_hnsw_visit(ev_hnsw_scratch *t, uint32_t row); /* false: it was before */
-void ev_hnsw_scores(float *out, const ev_index *x, const ev_hnsw *g, const ev_hnsw_side *q, const uint32_t *rows, size_t n);
+void ev_hnsw_scores(float *out, const ev_index *x, const ev_hnsw_side *q, const uint32_t *rows, size_t n);
 /* Climbs from a row on level `from` to the best found on the level above `to`. */
 ev_found ev_hnsw_descend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, const ev_hnsw_side *q, ev_found at, unsigned from, unsigned to, size_t n_rows);
 /* The pool, seeded with what is in it and visited, becomes the best `ef` that lead to no better one. Returns how many were compared. */
@@ -125,12 +121,12 @@ size_t ev_hnsw_beam(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, con
 ev_status ev_hnsw_put(ev_index *x, const uint32_t *rows, size_t n);
 void ev_hnsw_unlink(ev_index *x, const uint32_t *rows, size_t n);
 ev_status ev_hnsw_grow(ev_hnsw *g, size_t n_rows);
-/* A row's list on a level, with others in place of those that are not in the graph any more, or with renumber (n_renumber)
- * have no number there. @param[out] out (most) rows. Returns how many; *whole: nothing was missing. */
-size_t ev_hnsw_mend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, unsigned level, const uint32_t *renumber, size_t n_renumber, uint32_t *out, bool *whole);
+/* A row's list on a level, with others in place of those that are not in the graph any more, or are not among the kept.
+ * @param[out] out (most) rows. Returns how many; *whole: none was missing. */
+size_t ev_hnsw_mend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, unsigned level, const ev_kept *kept, uint32_t *out, bool *whole);
 
 /* ---- hnsw_file.c */
-ev_status ev_hnsw_write(const ev_index *x, ev_pack_writer *w, const uint32_t *keep, size_t n_keep, const uint32_t *renumber);
+ev_status ev_hnsw_write(const ev_index *x, ev_pack_writer *w, const ev_kept *kept);
 ev_status ev_hnsw_map(ev_index *x, const ev_pack *p);
 
 #endif

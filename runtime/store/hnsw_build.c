@@ -4,36 +4,70 @@
 
 #include "hnsw.h"
 
-#define ONE_BATCH_IN 16 /* a batch is at most this part of the graph, */
+#define ONE_IN 16 /* a batch is at most this part of the graph */
 static uint8_t *levels(const ev_hnsw *g) { return (uint8_t *)g->level.base; }
 
 /* ---- Likeness of stored rows ------------------------------------------------------------------------------*/
-int ev_hnsw_mode = 1, ev_hnsw_fill = 1, ev_hnsw_first = 16, ev_hnsw_part = 16, ev_hnsw_cap = 1024;
-
-static float alike(const ev_index *x, const ev_hnsw *g, uint32_t a, uint32_t b) {
-  float s = g->pair * x->dot_pair(ev_index_code(x, a), ev_index_code(x, b), x->d);
-  if (x->weight.base != NULL) s *= ev_floats(&x->weight)[a] * ev_floats(&x->weight)[b];
-  if (x->bias.base != NULL) s += ev_floats(&x->bias)[a] + ev_floats(&x->bias)[b];
-  if (g->tail.base != NULL) {
-    const float *t = ev_floats(&g->tail);
-    if (ev_hnsw_mode == 1) s += ev_hnsw_tail(g, t[a]) * ev_hnsw_tail(g, t[b]);
-    if (ev_hnsw_mode == 2) s = 2 * s - t[a] - t[b];
-    if (ev_hnsw_mode == 3) s = s / sqrtf(t[a] * t[b]);
+/* A row as a query: what it is compared with gets l2 −|x − y|², cosine and dot their own; angle: dot by 1 / |y|, whose order
+ * among the y is the cosine's. Holds until the scratch's next one. */
+static ev_hnsw_side side_of(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, bool angle) {
+  ev_hnsw_side side = {.code = ev_index_code(x, row), .weight = x->metric == EV_L2 ? 2 : 1};
+  if (x->form == EV_FORM_F16 || x->form == EV_FORM_BF16) {
+    ev_form_decode(t->query, side.code, 1, x->form, x->d);
+    side.code = t->query;
   }
-  return s;
+  if (x->weight.base != NULL) side.weight *= ev_floats(&x->weight)[row];
+  if (x->bias.base != NULL) side.plus = ev_floats(&x->bias)[row];
+  if (angle) {
+    side.by = ev_floats(&g->inverse);
+    side.weight *= side.by[row];
+  }
+  return side;
 }
 
-static size_t choose(const ev_index *x, const ev_hnsw *g, const ev_found *from, size_t n, uint32_t *out, size_t most) {
-  size_t n_out = 0, n_left = 0;
-  uint32_t left[EV_HNSW_LINKS];
-  for (size_t i = 0; i < n && n_out < most; i++) {
-    bool apart = true;
-    for (size_t k = 0; k < n_out && apart; k++) apart = alike(x, g, from[i].row, out[k]) < from[i].score;
-    if (apart) out[n_out++] = from[i].row;
-    else if (n_left < most) left[n_left++] = from[i].row;
+/* A place among equals, without order in it. */
+static float lot(uint32_t a, uint32_t b) {
+  uint64_t h = ((uint64_t)a << 32 | b) * 0x9E3779B97F4A7C15;
+  h = (h ^ h >> 32) * 0xD6E8FEB86659FD93;
+  return (float)(h >> 40);
+}
+
+/* Adds neighbours of a row to out, which has n_out, until it has `most`: of candidates, best first, each that is nearer to
+ * the row than to every one chosen before it (Algorithm 4 of the paper). from is overwritten. */
+static size_t choose(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, bool angle, ev_found *from, size_t n, uint32_t *out, size_t n_out, size_t most) {
+  ev_found equal[EV_HNSW_LINKS];
+  size_t n_equal = 0, had = n_out, left = 0;
+  for (size_t i = 0; i < n; i++) {
+    bool there = false;
+    for (size_t k = 0; k < had && !there; k++) there = out[k] == from[i].row;
+    if (!there) from[left++] = from[i];
   }
-  if (ev_hnsw_fill)
-  for (size_t i = 0; i < n_left && n_out < most; i++) out[n_out++] = left[i];
+  while (left > 0 && n_out < most) {
+    ev_hnsw_side side = side_of(x, g, t, from[0].row, angle);
+    out[n_out++] = from[0].row;
+    n = left;
+    left = 0;
+    for (size_t i = 1; i < n; i++) t->ids[i] = from[i].row;
+    ev_hnsw_scores(t->scores + 1, x, &side, t->ids + 1, n - 1);
+    for (size_t i = 1; i < n; i++)
+      if (t->scores[i] < from[i].score) from[left++] = from[i];
+      else if (t->scores[i] == from[i].score) ev_hnsw_offer(equal, &n_equal, most, lot(row, from[i].row), from[i].row);
+  }
+  for (size_t i = 0; i < n_equal && n_out < most; i++) out[n_out++] = equal[i].row;
+  return n_out;
+}
+
+/* A row's neighbours out of any n rows, at most `most`. */
+static size_t choose_among(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, const uint32_t *rows, size_t n, uint32_t *out, size_t most) {
+  bool both = g->inverse.base != NULL;
+  size_t n_out = 0;
+  for (int angle = 0; angle <= both; angle++) {
+    size_t n_pool = 0;
+    ev_hnsw_side side = side_of(x, g, t, row, angle);
+    ev_hnsw_scores(t->scores, x, &side, rows, n);
+    for (size_t i = 0; i < n; i++) ev_hnsw_offer(t->pool, &n_pool, n, t->scores[i], rows[i]);
+    n_out = choose(x, g, t, row, angle, t->pool, n_pool, out, n_out, both && !angle ? most / 2 : most);
+  }
   return n_out;
 }
 
@@ -54,7 +88,7 @@ ev_status ev_hnsw_grow(ev_hnsw *g, size_t n_rows) {
   EV_TRY(ev_region_grow(&g->ground, n_rows * g->m0 * sizeof(ev_link)));
   EV_TRY(ev_region_grow(&g->upper_at, n_rows * sizeof(uint32_t)));
   EV_TRY(ev_region_grow(&g->level, n_rows));
-  if (g->tail.base != NULL) EV_TRY(ev_region_grow(&g->tail, n_rows * sizeof(float)));
+  if (g->inverse.base != NULL) EV_TRY(ev_region_grow(&g->inverse, n_rows * sizeof(float)));
   EV_TRY(ev_region_grow(&g->linked, (n_rows + 63) / 64 * sizeof(uint64_t)));
   if (n_rows > atomic_load(&g->n_rows)) atomic_store_explicit(&g->n_rows, n_rows, memory_order_release);
   return EV_OK;
@@ -92,51 +126,42 @@ typedef struct batch {
   size_t n_groups;
 } batch;
 
-static ev_hnsw_side side_of(const batch *b, ev_hnsw_scratch *t, uint32_t row) {
-  const ev_index *x = b->x;
-  ev_hnsw_side side = {.code = ev_index_code(x, row), .weight = b->g->pair};
-  if (x->form == EV_FORM_F16 || x->form == EV_FORM_BF16) {
-    ev_form_decode(t->query, side.code, 1, x->form, x->d);
-    side.code = t->query;
-  }
-  if (x->weight.base != NULL) side.weight *= ev_floats(&x->weight)[row];
-  if (x->bias.base != NULL) side.plus = ev_floats(&x->bias)[row];
-  if (b->g->tail.base != NULL) side.tail = ev_hnsw_tail(b->g, ev_floats(&b->g->tail)[row]), side.plus = ev_floats(&b->g->tail)[row];
-  if (b->g->tail.base != NULL) side.mode = ev_hnsw_mode;
-  return side;
-}
-
+/* Fills a new row's lists. It is in nobody's yet. */
 static void find_neighbours(const batch *b, ev_hnsw_scratch *t, uint32_t row) {
   ev_hnsw *g = b->g;
-  ev_index *x = b->x;
-  unsigned level = ev_hnsw_level(g, row), top = (unsigned)(b->entry >> 32);
-  ev_hnsw_side side = side_of(b, t, row);
+  const ev_index *x = b->x;
+  unsigned level = ev_hnsw_level(g, row), top = (uint32_t)b->entry == EV_NONE ? 0 : (unsigned)(b->entry >> 32);
+  bool both = g->inverse.base != NULL;
   ev_found at = {.row = (uint32_t)b->entry};
   uint32_t chosen[EV_HNSW_LINKS];
   size_t most;
-  for (unsigned l = top + 1; l <= level; l++) write_list(ev_hnsw_list(g, row, l, &most), g->m, chosen, 0);
-  if (at.row == EV_NONE) {
-    write_list(ev_hnsw_list(g, row, 0, &most), g->m0, chosen, 0);
-    return;
+  for (unsigned l = at.row == EV_NONE ? 0 : top + 1; l <= level; l++) {
+    ev_link *list = ev_hnsw_list(g, row, l, &most);
+    write_list(list, most, NULL, 0);
   }
-  ev_hnsw_scores(&at.score, x, g, &side, &at.row, 1);
+  if (at.row == EV_NONE) return;
+  ev_hnsw_side side = side_of(x, g, t, row, false);
+  ev_hnsw_scores(&at.score, x, &side, &at.row, 1);
   if (top > level) at = ev_hnsw_descend(x, g, t, &side, at, top, level, b->n_rows);
   for (unsigned l = level < top ? level : top;; l--) {
-    size_t n = 1;
-    t->pool[0] = at;
-    ev_hnsw_visit(t, at.row);
-    ev_hnsw_beam(x, g, t, &side, l, g->ef_build, &n, b->n_rows);
-    ev_hnsw_forget(t);
-    at = t->pool[0];
-    if (b->n > 1) { /* the others of the batch, which nothing leads to yet */
-      size_t m = 0;
+    size_t n_chosen = 0, links = l == 0 ? g->m0 : g->m, ef = both ? (g->ef_build + 1) / 2 : g->ef_build;
+    for (int angle = 0; angle <= both; angle++) {
+      size_t n = 1;
+      t->pool[0] = at;
+      side = side_of(x, g, t, row, angle);
+      if (angle) ev_hnsw_scores(&t->pool[0].score, x, &side, &at.row, 1);
+      ev_hnsw_visit(t, at.row);
+      ev_hnsw_beam(x, g, t, &side, l, ef, &n, b->n_rows);
+      ev_hnsw_forget(t);
+      if (!angle) at = t->pool[0];
+      size_t n_others = 0; /* of the batch, to which nothing leads yet */
       for (size_t i = 0; i < b->n_above[l]; i++)
-        if (b->by_level[i] != row) t->ids[m++] = b->by_level[i];
-      ev_hnsw_scores(t->scores, x, g, &side, t->ids, m);
-      for (size_t i = 0; i < m; i++) ev_hnsw_offer(t->pool, &n, g->ef_build, t->scores[i], t->ids[i]);
+        if (b->by_level[i] != row) t->ids[n_others++] = b->by_level[i];
+      ev_hnsw_scores(t->scores, x, &side, t->ids, n_others);
+      for (size_t i = 0; i < n_others; i++) ev_hnsw_offer(t->pool, &n, ef, t->scores[i], t->ids[i]);
+      n_chosen = choose(x, g, t, row, angle, t->pool, n, chosen, n_chosen, both && !angle ? links / 2 : links);
     }
     ev_link *list = ev_hnsw_list(g, row, l, &most);
-    size_t n_chosen = choose(x, g, t->pool, n, chosen, l == 0 ? (size_t)ev_hnsw_first : most);
     write_list(list, most, chosen, n_chosen);
     if (l == 0) return;
   }
@@ -147,34 +172,26 @@ static void find_some(void *ctx, size_t begin, size_t end, int worker) {
   for (size_t i = begin; i < end; i++) find_neighbours(b, b->scratch[worker], b->rows[i]);
 }
 
-/* Links a target back to those who chose it: the keys of one target and level. */
+/* Links a target back to those that chose it: the keys of one target and level. */
 static void link_back(const batch *b, ev_hnsw_scratch *t, const uint64_t *keys, size_t n_keys) {
-  const ev_index *x = b->x;
   ev_hnsw *g = b->g;
-  uint32_t target = (uint32_t)(keys[0] >> 32), rows[EV_HNSW_LINKS];
-  size_t most, n = 0, n_pool = 0;
+  uint32_t target = (uint32_t)(keys[0] >> 32), rows[EV_HNSW_LINKS + EV_HNSW_BATCH], chosen[EV_HNSW_LINKS];
+  size_t most, n_old = 0, n;
   ev_link *list = ev_hnsw_list(g, target, (unsigned)(keys[0] >> 24 & 255), &most);
   for (size_t i = 0; i < most; i++) {
     uint32_t row = ev_hnsw_link(list, i) - 1;
     if (row >= b->n_rows) break;
-    if (ev_hnsw_linked(g, row)) rows[n++] = row;
+    if (ev_hnsw_linked(g, row)) rows[n_old++] = row;
   }
-  size_t n_old = n, n_new = 0;
+  n = n_old;
   for (size_t i = 0; i < n_keys; i++) {
     uint32_t row = b->rows[keys[i] & 0xFFFFFF];
     bool there = false;
     for (size_t k = 0; k < n_old && !there; k++) there = rows[k] == row;
-    if (!there) t->ids[n_new++] = row;
+    if (!there) rows[n++] = row;
   }
-  if (n_new == 0) return;
-  if (n_old + n_new <= most) {
-    for (size_t i = 0; i < n_new; i++) rows[n++] = t->ids[i];
-  } else {
-    for (size_t i = 0; i < n_old; i++) ev_hnsw_offer(t->pool, &n_pool, most + n_new, alike(x, g, target, rows[i]), rows[i]);
-    for (size_t i = 0; i < n_new; i++) ev_hnsw_offer(t->pool, &n_pool, most + n_new, alike(x, g, target, t->ids[i]), t->ids[i]);
-    n = choose(x, g, t->pool, n_pool, rows, most);
-  }
-  write_list(list, most, rows, n);
+  if (n <= most) write_list(list, most, rows, n);
+  else write_list(list, most, chosen, choose_among(b->x, g, t, target, rows, n, chosen, most));
 }
 
 static void link_some(void *ctx, size_t begin, size_t end, int worker) {
@@ -230,8 +247,7 @@ static void workers_give(batch *b, int n_workers) {
 
 static ev_status workers_take(batch *b, int n_workers) {
   ev_hnsw *g = b->g;
-  size_t room = EV_HNSW_BATCH * (g->m0 + 2 * g->m), pool_room = g->m0 + EV_HNSW_BATCH;
-  if (pool_room < g->ef_build) pool_room = g->ef_build;
+  size_t room = EV_HNSW_BATCH * (g->m0 + 2 * g->m);
   if (g->keys == NULL) {
     g->keys = ev_alloc(2 * room, sizeof *g->keys);
     if (g->keys == NULL) return EV_ENOMEM;
@@ -240,7 +256,7 @@ static ev_status workers_take(batch *b, int n_workers) {
   b->scratch = ev_zalloc((size_t)n_workers, sizeof *b->scratch);
   b->groups = ev_alloc(g->keys_room + 1, sizeof *b->groups);
   bool ok = b->scratch != NULL && b->groups != NULL;
-  for (int w = 0; w < n_workers && ok; w++) ok = (b->scratch[w] = ev_hnsw_scratch_take(b->x, g, b->n_rows, pool_room)) != NULL;
+  for (int w = 0; w < n_workers && ok; w++) ok = (b->scratch[w] = ev_hnsw_scratch_take(b->x, g, b->n_rows, g->room)) != NULL;
   if (ok) return EV_OK;
   workers_give(b, n_workers);
   return EV_ENOMEM;
@@ -258,20 +274,18 @@ static void draw_levels(ev_index *x, ev_hnsw *g, const uint32_t *rows, size_t n)
       ((uint32_t *)(void *)g->upper_at.base)[row] = (uint32_t)n_blocks;
       n_blocks += level;
     }
-    if (g->tail.base == NULL) continue;
-    float w = x->weight.base != NULL ? ev_floats(&x->weight)[row] : 1;
-    float length = w * w * x->dot_pair(ev_index_code(x, row), ev_index_code(x, row), x->d);
-    ev_floats(&g->tail)[row] = length;
-    if (length > g->longest) g->longest = length;
+    if (g->inverse.base == NULL) continue;
+    float w = x->weight.base != NULL ? ev_floats(&x->weight)[row] : 1, length = w * sqrtf(x->dot_pair(ev_index_code(x, row), ev_index_code(x, row), x->d));
+    ev_floats(&g->inverse)[row] = length > 0 ? 1 / length : 0;
   }
   atomic_store_explicit(&g->n_blocks, n_blocks, memory_order_release);
 }
 
 /* How many of the rows are the next batch. A row above the top level goes alone: it is the next entry. */
 static size_t next_batch(const ev_hnsw *g, const uint32_t *rows, size_t n) {
-  size_t limit = atomic_load(&g->n_linked) / (size_t)ev_hnsw_part, n_keys = 0, size = 0;
+  size_t limit = atomic_load(&g->n_linked) / ONE_IN, n_keys = 0, size = 0;
   unsigned top = (unsigned)(atomic_load(&g->entry) >> 32);
-  if (limit > (size_t)ev_hnsw_cap) limit = (size_t)ev_hnsw_cap;
+  if (limit > EV_HNSW_BATCH) limit = EV_HNSW_BATCH;
   for (; size < n && size < limit; size++) {
     unsigned level = ev_hnsw_level(g, rows[size]);
     n_keys += g->m0 + level * g->m;
@@ -305,15 +319,18 @@ ev_status ev_hnsw_put(ev_index *x, const uint32_t *rows, size_t n) {
 /* ---- Removal ----------------------------------------------------------------------------------------------*/
 #define FOUND 256 /* links to a row that is taken out that are looked for, at most */
 
-size_t ev_hnsw_mend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, unsigned level, const uint32_t *renumber, size_t n_renumber, uint32_t *out, bool *whole) {
-  size_t most, n = 0, n_rows = atomic_load(&g->n_rows), n_pool = 0, n_gone = 0;
+static bool stays(const ev_hnsw *g, const ev_kept *kept, uint32_t row) {
+  return kept == NULL ? ev_hnsw_linked(g, row) : row < kept->n_before && kept->renumber[row] != EV_NONE;
+}
+
+size_t ev_hnsw_mend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, unsigned level, const ev_kept *kept, uint32_t *out, bool *whole) {
+  size_t most, n = 0, n_rows = atomic_load(&g->n_rows), n_gone = 0;
   const ev_link *list = ev_hnsw_list(g, row, level, &most);
   uint32_t gone[EV_HNSW_LINKS];
-#define STAYS(r) (renumber != NULL ? (r) < n_renumber && renumber[r] != EV_NONE : ev_hnsw_linked(g, r))
   for (size_t i = 0; i < most; i++) {
     uint32_t to = ev_hnsw_link(list, i) - 1;
     if (to >= n_rows) break;
-    if (STAYS(to)) out[n++] = to;
+    if (stays(g, kept, to)) out[n++] = to;
     else gone[n_gone++] = to;
   }
   *whole = n_gone == 0;
@@ -328,13 +345,13 @@ size_t ev_hnsw_mend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uin
     for (size_t k = 0; theirs != NULL && k < length && n_ids < EV_HNSW_BATCH; k++) {
       uint32_t to = ev_hnsw_link(theirs, k) - 1;
       if (to >= n_rows) break;
-      if (STAYS(to) && ev_hnsw_visit(t, to)) t->ids[n_ids++] = to;
+      if (stays(g, kept, to) && ev_hnsw_visit(t, to)) t->ids[n_ids++] = to;
     }
   }
-#undef STAYS
   ev_hnsw_forget(t);
-  for (size_t i = 0; i < n_ids; i++) ev_hnsw_offer(t->pool, &n_pool, EV_HNSW_BATCH, alike(x, g, row, t->ids[i]), t->ids[i]);
-  return choose(x, g, t->pool, n_pool, out, most);
+  uint32_t rows[EV_HNSW_BATCH];
+  memcpy(rows, t->ids, n_ids * sizeof *rows);
+  return choose_among(x, g, t, row, rows, n_ids, out, most);
 }
 
 static bool leads_to(const ev_link *list, size_t most, uint32_t row) {
@@ -397,7 +414,7 @@ static void mend_some(void *ctx, size_t begin, size_t end, int worker) {
     unsigned level = (unsigned)(key >> 24 & 255);
     size_t most;
     bool whole;
-    size_t n = ev_hnsw_mend(b->x, b->g, b->scratch[worker], row, level, NULL, 0, rows, &whole);
+    size_t n = ev_hnsw_mend(b->x, b->g, b->scratch[worker], row, level, NULL, rows, &whole);
     ev_link *list = ev_hnsw_list(b->g, row, level, &most);
     if (!whole) write_list(list, most, rows, n);
   }

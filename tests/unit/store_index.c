@@ -6,7 +6,7 @@
 #include "store/store.h"
 #include "support.h"
 
-static const char *const kinds[] = {"flat", "ivf"};
+static const char *const kinds[] = {"flat", "hnsw", "ivf"};
 static const char *const metrics[] = {"dot", "cosine", "l2"};
 static const char *const forms[] = {"f32", "f16", "bf16", "i8"};
 #define N_OF(array) (sizeof(array) / sizeof *(array))
