@@ -37,7 +37,7 @@ class Program:
         self.process.stdin.write(" ".join([verb, *(f"{k}={v}" for k, v in values.items() if v is not None)]) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
-        if not line:
+        if not line.endswith("\n"):
             sys.exit(f"{verb}: the program ended with status {self.process.wait()}")
         return json.loads(line)
 

@@ -115,50 +115,41 @@ static void search(void) { /* all queries in one call of one reader; ids as numb
   munmap((void *)(uintptr_t)q, m * d * sizeof(float));
 }
 
-/* One reader searches, query after query; a writer replaces items as fast as it is told to or can. Item i at version v has the
- * vector base[i] with (v modulo 64) / 64 added to its last element, and the feature version = v. What a search finds must have a score that
- * its vector gives, a feature that its vector tells, and a version between those acknowledged when the search began and
- * those begun when it ended: neither half of a state nor a state that never was. */
-enum { VERSIONS = 64 };
+/* One reader searches, query after query; a writer replaces items as fast as it can. The n-th call writes version n: item i then has
+ * the vector base[i] with (n modulo 64) / 64 added to its last element, and the feature version = n. What a search finds must have a
+ * score that its vector gives, a feature that its vector tells, and a version that no later one had replaced when the search
+ * began and that was begun when it ended: neither half of a state nor a state that was not. */
+enum { STEPS = 64, KNOWN = 8 };
 typedef struct live_run {
   const float *base;
-  size_t n, d, batch, per_second;
-  _Atomic uint32_t *acked, *begun; /* (n) versions */
+  size_t n, d, batch;
+  _Atomic uint32_t (*versions)[KNOWN]; /* (n) of each item the last ones begun, in a ring; 0 = as it was filled */
+  uint32_t *n_versions;                /* (n) the writer's: how many were begun */
+  _Atomic uint32_t begun, acked;       /* calls */
   atomic_bool stop;
-  size_t n_upserts;
   double write_seconds;
 } live_run;
+
+static float shift(uint32_t version) { return (float)(version % STEPS) / STEPS; }
 
 static void *write_on(void *arg) {
   live_run *w = arg;
   ev_rng random;
   ev_rng_seed(&random, 7, 1);
   uint32_t *which = fresh(w->batch * sizeof *which);
-  uint32_t version = 0;
   float *vectors = fresh(w->batch * w->d * sizeof *vectors);
-  const size_t step = w->n / w->batch;
+  const size_t stretch = w->n / w->batch;
   const double start = now();
-  while (!atomic_load(&w->stop)) {
-    /* A batch: one item out of each of `batch` stretches, so that none comes twice; all take the version after the highest of theirs. */
-    version = 0;
-    for (size_t j = 0; j < w->batch; j++) {
-      which[j] = (uint32_t)(j * step + ev_rng_below(&random, (uint32_t)step));
-      const uint32_t had = atomic_load(&w->begun[which[j]]);
-      if (had > version) version = had;
-    }
-    version++;
-    for (size_t j = 0; j < w->batch; j++) {
-      memcpy(vectors + j * w->d, w->base + which[j] * w->d, w->d * sizeof(float));
-      vectors[j * w->d + w->d - 1] += (float)(version % VERSIONS) / VERSIONS;
-      atomic_store(&w->begun[which[j]], version);
+  for (uint32_t version = 1; !atomic_load(&w->stop); version++) {
+    atomic_store(&w->begun, version);
+    for (size_t j = 0; j < w->batch; j++) { /* one item out of each stretch, so that none comes twice in a call */
+      const uint32_t i = which[j] = (uint32_t)(j * stretch + ev_rng_below(&random, (uint32_t)stretch));
+      memcpy(vectors + j * w->d, w->base + i * w->d, w->d * sizeof(float));
+      vectors[j * w->d + w->d - 1] += shift(version);
+      atomic_store(&w->versions[i][w->n_versions[i]++ % KNOWN], version);
     }
     put(items, which, w->batch, vectors, w->d, version);
-    for (size_t j = 0; j < w->batch; j++) atomic_store(&w->acked[which[j]], version);
-    w->n_upserts += w->batch;
-    if (w->per_second != 0) {
-      const double ahead = (double)w->n_upserts / (double)w->per_second - (now() - start);
-      if (ahead > 0) usleep((useconds_t)(ahead * 1e6));
-    }
+    atomic_store(&w->acked, version);
   }
   w->write_seconds = now() - start;
   free(which);
@@ -166,8 +157,9 @@ static void *write_on(void *arg) {
   return NULL;
 }
 
-/* Returns what is wrong with a result, or NULL. */
+/* Returns what is wrong with a result, or NULL. acked: calls that had returned when the search began. */
 static const char *look(const live_run *w, const ev_items_reader *r, const float *q, uint32_t row, float score, uint32_t acked, float *vector) {
+  if (row == EV_NONE) return "fewer results than there are items";
   size_t len, column = 0;
   const char *id = ev_items_id(r, row, &len);
   char copy[16] = {0};
@@ -177,69 +169,67 @@ static const char *look(const live_run *w, const ev_items_reader *r, const float
   if (item >= w->n) return "an id that was never put";
   check(ev_items_vector(r, row, vector));
   while (strcmp(ev_items_column_at(r, column)->name, "version") != 0) column++;
-  const double version = (double)ev_items_column_at(r, column)->values[row];
-  if (version < (double)acked || version > (double)atomic_load(&w->begun[item])) return "a version that was not there";
+  const uint32_t version = (uint32_t)ev_items_column_at(r, column)->values[row];
+  if (version > atomic_load(&w->begun)) return "a version from the future";
+  bool known = version == 0;
+  uint32_t oldest = UINT32_MAX;
+  for (size_t v = 0; v < KNOWN; v++) {
+    const uint32_t other = atomic_load(&w->versions[item][v]);
+    if (other > version && other <= acked) return "a version that was replaced before";
+    known |= other == version;
+    if (other < oldest) oldest = other;
+  }
+  if (!known && oldest == 0) return "a version that it never had";
   float away = 0;
   for (size_t j = 0; j < w->d; j++) {
-    const float expected = w->base[item * w->d + j] + (j + 1 == w->d ? (float)((uint32_t)version % VERSIONS) / VERSIONS : 0);
-    if (vector[j] != expected) return "a vector of another version than the features";
+    if (vector[j] != w->base[item * w->d + j] + (j + 1 == w->d ? shift(version) : 0)) return "a vector of another version than the features";
     away += (q[j] - vector[j]) * (q[j] - vector[j]);
   }
   if (score > -away + 1e-4f * (1 + away) || score < -away - 1e-4f * (1 + away)) return "a score that the vector does not give";
   return NULL;
 }
 
-/* One phase: searches for so many seconds; every 256th result list is looked through, outside the clock. */
+/* Searches for so many seconds and prints how it went; every eighth list is looked through, outside the clock. */
 static void phase(const char *name, live_run *w, const float *q, size_t m, size_t k, unsigned ef, double seconds) {
   static double times[1 << 22];
   size_t n = 0, looked_at = 0;
-  uint32_t *rows = fresh(k * sizeof *rows), *known = fresh(w->n * sizeof *known);
+  uint32_t *rows = fresh(k * sizeof *rows);
   float *scores = fresh(k * sizeof *scores), *vector = fresh(w->d * sizeof *vector);
   const ev_search s = {.k = k, .effort = ef};
   double spent = 0;
   for (const double end = now() + seconds; now() < end && n < sizeof times / sizeof *times; n++) {
-    const bool looks = n % 256 == 0;
-    if (looks)
-      for (size_t i = 0; i < w->n; i++) known[i] = atomic_load_explicit(&w->acked[i], memory_order_acquire);
+    const float *query = q + n % m * w->d;
+    const uint32_t acked = atomic_load(&w->acked);
     ev_items_reader r;
     const double start = now();
     ev_items_begin(&r, items);
-    check(ev_items_search(&r, q + n % m * w->d, 1, &s, NULL, rows, scores));
+    check(ev_items_search(&r, query, 1, &s, NULL, rows, scores));
     times[n] = now() - start;
     spent += times[n];
-    if (looks)
-      for (size_t j = 0; j < k; j++) {
-        if (rows[j] == EV_NONE) die("%s: fewer than k results", name);
-        size_t len;
-        const char *id = ev_items_id(&r, rows[j], &len);
-        char copy[16] = {0};
-        memcpy(copy, id, len < 15 ? len : 15);
-        const uint32_t item = (uint32_t)strtoul(copy, NULL, 10);
-        const char *wrong = look(w, &r, q + n % m * w->d, rows[j], scores[j], item < w->n ? known[item] : 0, vector);
-        if (wrong != NULL) die("%s: item %u: %s", name, item, wrong);
-        looked_at++;
-      }
+    for (size_t j = 0; j < k && (n + n / m) % 8 == 0; j++, looked_at++) {
+      const char *wrong = look(w, &r, query, rows[j], scores[j], acked, vector);
+      if (wrong != NULL) die("%s: result %zu of search %zu: %s", name, j, n, wrong);
+    }
     ev_items_end(&r);
   }
   qsort(times, n, sizeof *times, by_value);
   printf("\"%s\": {\"searches\": %zu, \"qps\": %.3f, \"p50\": %.9f, \"p99\": %.9f, \"checked\": %zu}, ", name, n, (double)n / spent,
          times[n / 2], times[(n - 1) * 99 / 100], looked_at);
   free(rows);
-  free(known);
   free(scores);
   free(vector);
 }
 
 static void live(void) { /* idle, then under writes, of a table that `fill` made */
-  live_run w = {.n = number("n"), .d = number("d"), .batch = number("batch"), .per_second = number_or("per_second", 0)};
+  live_run w = {.n = number("n"), .d = number("d"), .batch = number("batch")};
   const size_t m = number("m"), k = number("k");
   const unsigned ef = (unsigned)number_or("ef", 0);
   const double seconds = (double)number("seconds");
   w.base = map_file(text("base"), w.n * w.d * sizeof(float));
   const float *q = map_file(text("q"), m * w.d * sizeof(float));
-  w.acked = calloc(w.n, sizeof *w.acked);
-  w.begun = calloc(w.n, sizeof *w.begun);
-  if (w.acked == NULL || w.begun == NULL) die("no memory");
+  w.versions = calloc(w.n, sizeof *w.versions);
+  w.n_versions = calloc(w.n, sizeof *w.n_versions);
+  if (w.versions == NULL || w.n_versions == NULL) die("no memory");
   printf("{");
   phase("warm", &w, q, m, k, ef, 1);
   phase("idle", &w, q, m, k, ef, seconds);
@@ -251,9 +241,9 @@ static void live(void) { /* idle, then under writes, of a table that `fill` made
   phase("after", &w, q, m, k, ef, seconds);
   ev_items_stats s;
   ev_items_stat(items, &s);
-  answer("\"upserts\": %zu, \"write_seconds\": %.3f, \"syncs\": %llu}", w.n_upserts, w.write_seconds, (unsigned long long)s.n_syncs);
-  free(w.acked);
-  free(w.begun);
+  answer("\"upserts\": %zu, \"write_seconds\": %.3f, \"syncs\": %llu}", w.acked * w.batch, w.write_seconds, (unsigned long long)s.n_syncs);
+  free((void *)w.versions);
+  free(w.n_versions);
   munmap((void *)(uintptr_t)q, m * w.d * sizeof(float));
   munmap((void *)(uintptr_t)w.base, w.n * w.d * sizeof(float));
 }
