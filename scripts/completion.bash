@@ -1,13 +1,15 @@
-# Completion of evection's verbs, options, agents, data sets and files, asked of the binary itself.
+# Completion of evection's verbs, options, agents, data sets, tables and files, asked of the binary itself.
 _evection() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]} words
-  [ "$verb" = data ] && [ "$COMP_CWORD" -gt 2 ] && verb="data ${COMP_WORDS[2]}"
+  case $verb in data|items) [ "$COMP_CWORD" -gt 2 ] && verb="$verb ${COMP_WORDS[2]}" ;; esac
   if [ "$COMP_CWORD" = 1 ]; then
     words=$(evection --help 2>/dev/null | awk '/^  [a-z]/{print $1}' | sort -u)
-  elif [ "$verb" = data ]; then
-    words=$(evection --help 2>/dev/null | awk '/^  data /{print $2}')
+  elif [ "$verb" = data ] || [ "$verb" = items ]; then
+    words=$(evection --help 2>/dev/null | awk -v family="$verb" '$1 == family && /^  /{print $2}')
   elif [ "$prev" = --data ] || [ "$verb" = "data show" ]; then
     words=$(evection data list 2>/dev/null)
+  elif [ "${verb#items }" != "$verb" ] && [ "$COMP_CWORD" = 3 ]; then
+    words=$(evection items list 2>/dev/null)
   elif [ "${cur#-}" != "$cur" ]; then
     words=$(evection $verb --help 2>/dev/null | awk '/^  --/{print $1}')
   elif [ "$verb" = agents ]; then

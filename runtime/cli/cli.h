@@ -10,6 +10,7 @@
 
 #include "../core/core.h"
 #include "../script/script.h"
+#include "../store/store.h"
 
 typedef enum ev_option_type { EV_OPT_END, EV_OPT_FLAG, EV_OPT_STRING, EV_OPT_INT, EV_OPT_REAL, EV_OPT_LIST } ev_option_type;
 
@@ -33,6 +34,8 @@ typedef struct ev_verb {
 } ev_verb;
 
 extern const ev_verb ev_verb_data_import, ev_verb_data_generate, ev_verb_data_show, ev_verb_data_list;
+extern const ev_verb ev_verb_items_put, ev_verb_items_get, ev_verb_items_delete, ev_verb_items_search, ev_verb_items_stats, ev_verb_items_list,
+    ev_verb_items_compact, ev_verb_items_verify;
 extern const ev_verb ev_verb_check, ev_verb_fit, ev_verb_eval, ev_verb_agents, ev_verb_evolve, ev_verb_lineage, ev_verb_serve,
     ev_verb_run;
 
@@ -49,6 +52,10 @@ const char *ev_opt_home(const json_t *opts); /* --home, else $EVECTION_HOME, els
  * Opens a host and calls module.fn(opts). With --json the returned value is printed as one document; without,
  * the function prints for people itself. */
 ev_status ev_cli_lua(json_t *opts, const char *module, const char *fn);
+
+/* ---- Data sets -----------------------------------------------------------------------------------------*/
+ev_status ev_data_path(const json_t *opts, const char *name, char out[4096], bool make); /* $EVECTION_HOME/data/NAME.evs; the name is checked, the folder made */
+ev_status ev_data_open(const json_t *opts, const char *name, ev_snapshot **out);
 
 /* ---- Output --------------------------------------------------------------------------------------------*/
 ev_status ev_print_json(json_t *document); /* sorted keys, a newline at the end; takes the reference */

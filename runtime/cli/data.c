@@ -8,8 +8,7 @@
 #include "../store/store.h"
 #include "cli.h"
 
-/* $EVECTION_HOME/data/NAME.evs; the name is checked, the folder made. */
-static ev_status snapshot_path(const json_t *opts, const char *name, char out[4096], bool make) {
+ev_status ev_data_path(const json_t *opts, const char *name, char out[4096], bool make) {
   size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
   if (n == 0 || name[n] != '\0' || n > 100 || name[0] == '.') return ev_fail(EV_EINVAL, "'%.60s' is no name for a data set: letters, digits, . _ -", name);
   char folder[4000];
@@ -19,9 +18,9 @@ static ev_status snapshot_path(const json_t *opts, const char *name, char out[40
   return EV_OK;
 }
 
-static ev_status open_named(json_t *opts, const char *name, ev_snapshot **s) {
+ev_status ev_data_open(const json_t *opts, const char *name, ev_snapshot **s) {
   char path[4096];
-  EV_TRY(snapshot_path(opts, name, path, false));
+  EV_TRY(ev_data_path(opts, name, path, false));
   if (!ev_file_exists(path)) return ev_fail(EV_ENOTFOUND, "no data set '%s' in %s/data; see `evection data list`", name, ev_opt_home(opts));
   return ev_snapshot_open(s, path);
 }
@@ -114,7 +113,7 @@ static json_t *show_folds(const ev_snapshot *s, bool quiet) {
 static ev_status run_show(json_t *opts) {
   ev_snapshot *s;
   const char *name = ev_opt_arg(opts, 0);
-  EV_TRY(open_named(opts, name, &s));
+  EV_TRY(ev_data_open(opts, name, &s));
   bool quiet = ev_opt_flag(opts, "json");
   size_t users = ev_snapshot_n_users(s), items = ev_snapshot_n_items(s), n = ev_snapshot_n_interactions(s);
   double density = users > 0 && items > 0 ? (double)n / ((double)users * (double)items) : 0;
@@ -218,7 +217,7 @@ static ev_status run_import(json_t *opts) {
   const char *name = ev_opt_string(opts, "as", NULL);
   char path[4096];
   if (name == NULL) return ev_fail(EV_EINVAL, "--as NAME is missing: what the data set will be called");
-  EV_TRY(snapshot_path(opts, name, path, true));
+  EV_TRY(ev_data_path(opts, name, path, true));
   const char **files = ev_alloc(ev_opt_n_args(opts), sizeof *files);
   if (files == NULL) return EV_ENOMEM;
   ev_import_options o;
@@ -239,7 +238,7 @@ static ev_status run_import(json_t *opts) {
 static ev_status run_generate(json_t *opts) {
   const char *name = ev_opt_string(opts, "as", "world");
   char path[4096];
-  EV_TRY(snapshot_path(opts, name, path, true));
+  EV_TRY(ev_data_path(opts, name, path, true));
   ev_generate_options o;
   ev_generate_defaults(&o);
   int64_t users = ev_opt_int(opts, "users", (int64_t)o.n_users), items = ev_opt_int(opts, "items", (int64_t)o.n_items);

@@ -14,6 +14,8 @@
 
 static const ev_verb *const verbs[] = {
     &ev_verb_data_import, &ev_verb_data_generate, &ev_verb_data_show, &ev_verb_data_list,
+    &ev_verb_items_put,   &ev_verb_items_get,     &ev_verb_items_delete, &ev_verb_items_search,
+    &ev_verb_items_stats, &ev_verb_items_list,    &ev_verb_items_compact, &ev_verb_items_verify,
     &ev_verb_agents,      &ev_verb_check,         &ev_verb_fit,       &ev_verb_eval,
     &ev_verb_evolve,      &ev_verb_lineage,       &ev_verb_serve,     &ev_verb_run,
 };
@@ -68,25 +70,6 @@ static void print_help(void) {
   printf("\n`evection VERB --help` shows a verb's options with an example.\n");
 }
 
-/* Edits (insert, delete, replace) between two short words; what a mistyped verb is suggested by. */
-static size_t edit_distance(const char *a, const char *b) {
-  size_t row[64], n = strlen(b);
-  if (n >= 63) return SIZE_MAX;
-  for (size_t j = 0; j <= n; j++) row[j] = j;
-  for (size_t i = 1; a[i - 1] != '\0'; i++) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= n; j++) {
-      size_t up = row[j], best = diagonal + (a[i - 1] != b[j - 1]);
-      if (up + 1 < best) best = up + 1;
-      if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
-      diagonal = up;
-      row[j] = best;
-    }
-  }
-  return row[n];
-}
-
 /* The verb named by the first one or two words; *used says how many. */
 static const ev_verb *find_verb(int argc, char **argv, int *used) {
   for (size_t i = 0; i < N_VERBS; i++) {
@@ -109,7 +92,7 @@ static ev_status unknown_verb(int argc, char **argv) {
     const char *space = strchr(verbs[i]->name, ' ');
     bool two = space != NULL && argc > 2 && argv[2][0] != '-';
     snprintf(word, sizeof word, "%s%s%s", argv[1], two ? " " : "", two ? argv[2] : "");
-    size_t d = edit_distance(word, verbs[i]->name);
+    size_t d = ev_edit_distance(word, verbs[i]->name);
     if (d < least) least = d, best = verbs[i]->name;
     if (space != NULL && strncmp(argv[1], verbs[i]->name, (size_t)(space - verbs[i]->name) + 1) == 0) family = true;
     if (space != NULL && strlen(argv[1]) == (size_t)(space - verbs[i]->name) &&

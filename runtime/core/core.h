@@ -123,6 +123,8 @@ void ev_epoch_wait(ev_epochs *e, uint64_t mark);    /* until it has passed; neve
 size_t ev_utf8_invalid(const char *s, size_t len); /* offset of the first byte that is not UTF-8; len when all is */
 bool ev_parse_f64(const char *s, size_t len, double *out); /* the whole field, decimal or exponent, finite; locale ignored */
 bool ev_parse_i64(const char *s, size_t len, int64_t *out);
+double ev_float_decimal(float x); /* the number that its shortest decimal form says: 0.1 for 0.1f, to be shown to people */
+size_t ev_edit_distance(const char *a, const char *b); /* insertions, deletions and replacements from a to b: what a mistyped word is suggested by; SIZE_MAX: b is no word */
 
 /* ---- Log ---------------------------------------------------------------------------------------------*/
 typedef enum ev_log_level { EV_LOG_DEBUG, EV_LOG_INFO, EV_LOG_WARN, EV_LOG_ERROR } ev_log_level;

@@ -1,6 +1,7 @@
 /* text.c - what every parser needs: UTF-8 and numbers, whatever the locale. */
 #include <locale.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,4 +95,32 @@ bool ev_parse_f64(const char *s, size_t len, double *out) {
   if (end != copy + len || !isfinite(value)) return false;
   *out = value;
   return true;
+}
+
+size_t ev_edit_distance(const char *a, const char *b) {
+  size_t row[64], n = strlen(b);
+  if (n >= 63) return SIZE_MAX;
+  for (size_t j = 0; j <= n; j++) row[j] = j;
+  for (size_t i = 1; a[i - 1] != '\0'; i++) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= n; j++) {
+      size_t up = row[j], best = diagonal + (a[i - 1] != b[j - 1]);
+      if (up + 1 < best) best = up + 1;
+      if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+      diagonal = up;
+      row[j] = best;
+    }
+  }
+  return row[n];
+}
+
+double ev_float_decimal(float x) {
+  char text[32];
+  double y = (double)x;
+  for (int digits = 6; digits <= 9 && isfinite(x); digits++) {
+    snprintf(text, sizeof text, "%.*e", digits - 1, (double)x);
+    if (ev_parse_f64(text, strlen(text), &y) && (float)y == x) return y;
+  }
+  return (double)x;
 }

@@ -20,6 +20,8 @@
 #define EV_MODEL "ev.model"
 #define EV_REQUEST "ev.request"
 #define EV_ROWS "ev.rows"
+#define EV_INDEX "ev.index"
+#define EV_ITEMS "ev.items"
 
 /* Raises the thread's last error as { status, message }; never returns. */
 int ev_lua_fail(lua_State *L, ev_status status);
@@ -43,6 +45,17 @@ const char *ev_lua_field_string(lua_State *L, int arg, const char *key, const ch
 /* Vectors: n floats, owned or a slate's column. The pointer holds until the next call into Lua. */
 float *ev_lua_vector(lua_State *L, int arg, size_t *n);
 float *ev_lua_new_vector(lua_State *L, size_t n); /* pushed, not cleared; raises when memory runs out */
+/* A vector or a list of numbers: how many, -1 when it is neither; and its finite numbers, or an error that begins with `what`. */
+int64_t ev_lua_n_numbers(lua_State *L, int index);
+void ev_lua_numbers(lua_State *L, int index, const char *what, float *out, size_t n);
+/* Pushed memory of n * size bytes, at most 2^30 of them, that lives as long as it stands on the stack. */
+void *ev_lua_scratch(lua_State *L, size_t n, size_t size);
+/* The options table at `arg` has no other keys than these words, or is absent; an error names the one that it has. */
+void ev_lua_only(lua_State *L, int arg, const char *words);
+
+/* What a table says of an index: kind, metric, form, rescore, n_dims, max_rows, n_links, effort_build, n_lists, effort, seed. */
+#define EV_INDEX_WORDS "kind metric form rescore n_dims max_rows n_links effort_build n_lists effort seed"
+void ev_lua_index_options(lua_State *L, int arg, ev_index_options *o);
 
 typedef struct ev_lslate {
   ev_slate *slate; /* owned */
@@ -103,5 +116,7 @@ void ev_bind_data(lua_State *L);
 void ev_bind_model(lua_State *L);
 void ev_bind_eval(lua_State *L);
 void ev_bind_ledger(lua_State *L);
+void ev_bind_index(lua_State *L);
+void ev_bind_items(lua_State *L);
 
 #endif

@@ -96,6 +96,26 @@ const char *ev_lua_field_string(lua_State *L, int arg, const char *key, const ch
   return s;
 }
 
+void ev_lua_only(lua_State *L, int arg, const char *words) {
+  if (lua_isnoneornil(L, arg)) return;
+  luaL_checktype(L, arg, LUA_TTABLE);
+  for (lua_pushnil(L); lua_next(L, arg); lua_pop(L, 1)) {
+    bool known = false;
+    const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL;
+    for (const char *word = words; key != NULL && *word != '\0' && !known; word += strspn(word, " ")) {
+      size_t len = strcspn(word, " ");
+      known = strlen(key) == len && strncmp(key, word, len) == 0;
+      word += len;
+    }
+    if (!known) luaL_error(L, "no option '%s'; there are %s", key != NULL ? key : luaL_typename(L, -2), words);
+  }
+}
+
+void *ev_lua_scratch(lua_State *L, size_t n, size_t size) {
+  if (n > ((size_t)1 << 30) / size) luaL_error(L, "%f numbers are too many for one call", (double)n);
+  return lua_newuserdata(L, n * size);
+}
+
 static int error_text(lua_State *L) {
   lua_getfield(L, 1, "message");
   return 1;

@@ -3,6 +3,7 @@
  * A vector owns its numbers (they lie in the Lua heap, under its cap) or stands for a slate's column, which is
  * looked up at each call: a column of a slate that was cleared or shrunk is never read past its end.
  * Operators make new vectors; named methods change the one they are called on and return it. */
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -62,6 +63,31 @@ static bool is_vector(lua_State *L, int arg) {
   bool same = lua_rawequal(L, -1, -2);
   lua_pop(L, 2);
   return same;
+}
+
+int64_t ev_lua_n_numbers(lua_State *L, int index) {
+  size_t n;
+  if (lua_istable(L, index)) return (int64_t)lua_objlen(L, index);
+  if (!is_vector(L, index)) return -1;
+  ev_lua_vector(L, index, &n);
+  return (int64_t)n;
+}
+
+void ev_lua_numbers(lua_State *L, int index, const char *what, float *out, size_t n) {
+  size_t m = 0;
+  const float *v = is_vector(L, index) ? ev_lua_vector(L, index, &m) : NULL;
+  if (v != NULL && m != n) luaL_error(L, "%s has changed meanwhile", what);
+  for (size_t i = 0; i < n; i++) {
+    double x = v != NULL ? v[i] : 0;
+    if (v == NULL) {
+      lua_rawgeti(L, index, (int)i + 1);
+      if (lua_type(L, -1) != LUA_TNUMBER) luaL_error(L, "%s: number %d is a %s", what, (int)i + 1, luaL_typename(L, -1));
+      x = lua_tonumber(L, -1);
+      lua_pop(L, 1);
+    }
+    if (!(fabs(x) <= FLT_MAX)) luaL_error(L, "%s: number %d is %f", what, (int)i + 1, x);
+    out[i] = (float)x;
+  }
 }
 
 /* An operand: a vector of n numbers, or a number that stands for n of them (data NULL). */

@@ -59,6 +59,8 @@ static int open_native(lua_State *L) {
   ev_bind_model(L);
   ev_bind_eval(L);
   ev_bind_ledger(L);
+  ev_bind_index(L);
+  ev_bind_items(L);
   lua_getfield(L, LUA_REGISTRYINDEX, "ev.host");
   ev_host *h = lua_touserdata(L, -1);
   lua_pop(L, 1);

@@ -261,6 +261,12 @@ const ev_column *ev_snapshot_column(const ev_snapshot *s, ev_side side, const ch
 
 size_t ev_column_tokens(const ev_column *c, size_t row, const uint32_t **codes) {
   if (row >= c->n_rows) return 0;
+  if (c->type == EV_TOKEN_LIST && c->lengths != NULL) {
+    uint64_t at = c->ptr[row], n = c->lengths[row];
+    if (at > c->n_codes || n > c->n_codes - at) return 0;
+    *codes = c->codes + at;
+    return n;
+  }
   if (c->type == EV_TOKEN_LIST) {
     *codes = c->codes + c->ptr[row];
     return c->ptr[row + 1] - c->ptr[row];
@@ -289,6 +295,8 @@ double ev_column_alike(const ev_column *c, size_t a, size_t b) {
 }
 
 const char *ev_column_token(const ev_column *c, uint32_t code, size_t *len) {
+  *len = 0;
+  if (code >= c->n_tokens || c->token_ptr[code] > c->token_ptr[code + 1] || c->token_ptr[code + 1] > c->token_ptr[c->n_tokens]) return c->token_bytes;
   *len = c->token_ptr[code + 1] - c->token_ptr[code];
   return c->token_bytes + c->token_ptr[code];
 }

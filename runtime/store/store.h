@@ -8,6 +8,7 @@
  *   index     vectors, and the k best of them for a query: exact or approximate
  *   where     a predicate over feature columns, compiled
  *   items     a live table of items beside an index: durable, changed while it is read
+ *   batch     items on their way into it
  *
  * Read-only objects (pack, snapshot, view) may be shared by threads; a slate belongs to one. An index and a table have
  * one writer at a time, which they see to themselves, and any number of readers, which never wait for it.
@@ -65,9 +66,11 @@ typedef struct ev_column { /* everything borrowed from the snapshot */
   const uint32_t *codes;     /* TOKEN: (n_rows), EV_NONE = missing; TOKEN_LIST: (ptr[n_rows]) */
   const uint64_t *ptr;       /* TOKEN_LIST: (n_rows + 1), or where lengths is set (n_rows) */
   const uint32_t *lengths;   /* TOKEN_LIST of a live table: (n_rows); NULL: ptr[row + 1] − ptr[row] */
+  size_t n_codes;            /* where lengths is set: of codes. A list that does not lie in them is empty: damage */
   size_t n_tokens;           /* vocabulary size, in order of first appearance */
   const uint64_t *token_ptr; /* (n_tokens + 1) into token_bytes */
   const char *token_bytes;
+  const struct ev_ids *ids;  /* of a live table: the vocabulary as what finds a token at once, inside an epoch; NULL: it is walked */
 } ev_column;
 
 const char *ev_column_token(const ev_column *c, uint32_t code, size_t *len); /* not NUL-terminated */
@@ -267,14 +270,20 @@ ev_status ev_index_map(ev_index **out, const ev_pack *p, size_t max_rows);
 /* ---- Where ------------------------------------------------------------------------------------------------
  * A predicate over feature columns, compiled from text:
  *   genre in {"Drama", "War"} and year >= 1990 and not (title == "x" or price < 2.5)
- * Comparisons: == ~= != < <= > >= in; and, or, not, parentheses. Text against numbers is an error. A token list equals a
- * token, and is in a set, when one of its tokens is. A missing value satisfies no comparison, ~= included. */
+ * Comparisons: == ~= != < <= > >= in, not in; and, or, not, parentheses. Left of a comparison stands a column, in quotes where its
+ * name is not of letters, digits, _ and dots. Text against numbers is an error; only numbers have an order. A token list equals a
+ * token, and is in a set, when one of its tokens is. A missing value satisfies no comparison, nor does it when `not` stands before
+ * it (the third truth value of SQL); `year == nil` and `year ~= nil` ask for it. Numbers are rounded to 32 bits, as values are. */
 typedef struct ev_where ev_where;
-/* Finds a column by name; NULL: no such column. May be NULL itself: then only the grammar is checked. */
-typedef const ev_column *ev_where_column_fn(void *ctx, const char *name);
-ev_status ev_where_compile(ev_where **out, const char *text, ev_where_column_fn *find, void *ctx); /* EV_EINVAL: "where: column 14: …" */
-void ev_where_free(ev_where *w);
+typedef const ev_column *ev_where_column_fn(void *ctx, size_t i); /* the i-th column there is; NULL behind the last */
+/* columns NULL: only the grammar is checked. What a column's pointers lead to must outlive *out, the ev_column need not; of a column
+ * that grows, *out knows the rows and tokens that were there. EV_EINVAL: "where: column 14: …" */
+ev_status ev_where_compile(ev_where **out, const char *text, ev_where_column_fn *columns, void *ctx);
+void ev_where_free(ev_where *w); /* NULL does nothing */
 bool ev_where_holds(const ev_where *w, size_t row); /* rows behind a column's end have no value. Any thread */
+/* Of the rows row … row + 63, row a multiple of 64, those whose bit is set in `of` and that hold: for whole tables. The values of
+ * all of them are read where there are any. */
+uint64_t ev_where_word(const ev_where *w, size_t row, uint64_t of);
 
 /* ---- Items ------------------------------------------------------------------------------------------------
  * A live table: items by id, each with a vector and features, in a folder of its own.
@@ -297,7 +306,7 @@ typedef struct ev_items_options {
 } ev_items_options;
 void ev_items_defaults(ev_items_options *o);
 ev_status ev_items_open(ev_items **out, const char *folder, const ev_items_options *o);
-void ev_items_close(ev_items *t); /* waits for a compaction */
+void ev_items_close(ev_items *t); /* waits for a compaction. No reader may be open, no call running; NULL does nothing */
 
 typedef struct ev_field {
   const char *name;           /* at most 47 bytes */
@@ -322,12 +331,14 @@ ev_status ev_items_verify(const ev_items *t); /* reads every checksum of the sna
  * replaced are not used again while it is open. One thread a reader. */
 typedef struct ev_items_reader {
   const ev_items *table;
+  const void *view;
   uint64_t state;
   unsigned place;
 } ev_items_reader;
 void ev_items_begin(ev_items_reader *r, const ev_items *t);
 void ev_items_end(ev_items_reader *r);
 uint32_t ev_items_find(const ev_items_reader *r, const char *id, size_t len); /* the item's row; EV_NONE: not there */
+uint32_t ev_items_next(const ev_items_reader *r, uint32_t row); /* the first item's row from this one on: all of them, from 0; EV_NONE: no more */
 const char *ev_items_id(const ev_items_reader *r, uint32_t row, size_t *len); /* not NUL-terminated */
 ev_status ev_items_vector(const ev_items_reader *r, uint32_t row, float *out); /* EV_ENOTFOUND: it has none */
 size_t ev_items_n_columns(const ev_items_reader *r);
@@ -342,8 +353,27 @@ typedef struct ev_items_stats {
   uint64_t cut_bytes;   /* of a torn tail, at opening */
   double open_ms;
   bool compacting;
+  char compact_error[256]; /* why the last compaction failed; "": it did not. The log grows on, and it is tried again when it has doubled */
+  char broken[256];        /* why nothing can be written any more; "": it can */
 } ev_items_stats;
 void ev_items_stat(const ev_items *t, ev_items_stats *out);
 const ev_index_options *ev_items_index(const ev_items *t); /* NULL: a table without vectors */
+
+/* ---- Item batch ------------------------------------------------------------------------------------------
+ * Items under construction, in memory of their own: what a put is made of where items come as text or from a script. Strings
+ * are given with their length and copied; one with a NUL inside is EV_EINVAL. One thread. */
+typedef struct ev_item_batch ev_item_batch;
+ev_item_batch *ev_item_batch_new(void); /* NULL: out of memory */
+void ev_item_batch_free(ev_item_batch *b);
+void ev_item_batch_clear(ev_item_batch *b); /* memory is kept */
+size_t ev_item_batch_n(const ev_item_batch *b);
+size_t ev_item_batch_dims(const ev_item_batch *b); /* of its first vector; 0: none of them has one */
+/* An item is begun; what follows is about the last one begun, a token about the last field. */
+ev_status ev_item_batch_add(ev_item_batch *b, const char *id, size_t len);
+void ev_item_batch_drop(ev_item_batch *b); /* the last one begun, as if it never had been */
+ev_status ev_item_batch_vector(ev_item_batch *b, size_t n, float **out); /* out (n): to be filled before the next call */
+ev_status ev_item_batch_field(ev_item_batch *b, const char *name, size_t len, ev_column_type type, double number); /* number: of a FLOAT */
+ev_status ev_item_batch_token(ev_item_batch *b, const char *s, size_t len);
+ev_status ev_item_batch_get(ev_item_batch *b, size_t n_dims, const ev_item **items); /* all of them, until the next call; EV_EINVAL names one whose vector has not n_dims numbers */
 
 #endif

@@ -16,6 +16,8 @@ HAND_WRITTEN = os.path.join(ROOT, "policies", "compositions", "hand_written.yaml
 ARGUMENTS = {
     "data import": ["x.csv"], "data generate": [], "data show": ["x"], "data list": [], "agents": [], "check": ["x.lua"], "fit": ["agent:popular"],
     "eval": ["agent:popular"], "evolve": ["x.yaml"], "lineage": [], "serve": ["agent:popular"], "run": None,
+    "items put": ["x", "x.jsonl"], "items get": ["x", "a"], "items delete": ["x", "a"], "items search": ["x"], "items stats": ["x"], "items list": [],
+    "items compact": ["x"], "items verify": ["x"],
 }
 
 # Scores by rarity; the count stands in the knob `sign`.
@@ -46,7 +48,7 @@ def generate(home, name="world", users=200, items=150, sessions=10):
 
 
 def verbs(home):
-    return re.findall(r"^  ((?:data )?[a-z]+)  +\S", home.run("--help").stdout, re.M)
+    return re.findall(r"^  ((?:data |items )?[a-z]+)  +\S", home.run("--help").stdout, re.M)
 
 
 def options(help_text):
@@ -96,10 +98,10 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2():
                         said = complaint(home, *words, *args, f"--{option}={bad}")
                         assert f"--{option}" in said and f"'{bad}'" in said, said
                     assert "twice" in complaint(home, *words, *args, f"--{option}=1", f"--{option}=1"), (name, option)
-        for name in ("check", "fit", "eval", "evolve", "serve", "run", "data show"):
+        for name in ("check", "fit", "eval", "evolve", "serve", "run", "data show", "items put", "items get", "items search", "items stats"):
             assert "is missing" in complaint(home, *name.split()), name
-        for name in ("fit", "eval", "evolve", "serve", "data show", "agents", "lineage", "data list", "data generate"):
-            assert "'b2'" in complaint(home, *name.split(), *(["a"] if name not in ("data list", "data generate") else []), "b2"), name
+        for name in ("fit", "eval", "evolve", "serve", "data show", "agents", "lineage", "data list", "data generate", "items search", "items list"):
+            assert "'b2'" in complaint(home, *name.split(), *(["a"] if name not in ("data list", "data generate", "items list") else []), "b2"), name
 
 
 def test_values_out_of_range_are_refused():

@@ -27,6 +27,22 @@ def test_the_example_runs_as_written():
         assert os.path.exists(os.path.join(home.path, "var", "champions", "with_rising.yaml"))
 
 
+def test_every_block_of_the_items_page_runs():
+    with Home() as home:
+        os.symlink(os.path.dirname(EVECTION), os.path.join(home.path, "build"))
+        for folder in ("agents", "policies"):
+            os.symlink(os.path.join(ROOT, folder), os.path.join(home.path, folder))
+        blocks = re.findall(r"```(sh|lua)\n(.*?)```", read("docs/reference/items.md"), re.S)
+        assert [kind for kind, _ in blocks] == ["sh", "sh", "lua", "lua"]
+        for kind, text in blocks:
+            home.file("block.lua", text)
+            command = ["sh", "-ec", text] if kind == "sh" else ["build/evection", "run", "block.lua"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=home.path, stdin=subprocess.DEVNULL,
+                                  env={k: v for k, v in os.environ.items() if k != "EVECTION_HOME"})
+            assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        assert os.path.isdir(os.path.join(home.path, "var", "items", "shelf"))
+
+
 def test_the_readme_shows_the_agent_of_the_example():
     shown = re.search(r"```lua\n(.*?)```", read("README.md"), re.S).group(1)
     assert shown == read("examples/movielens/rising.lua")

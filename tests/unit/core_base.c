@@ -134,6 +134,26 @@ static void numbers_are_read_as_strtod_reads_them(void **s) {
   assert_false(ev_parse_i64("1.5", 3, &n));
 }
 
+static void a_float_is_shown_by_its_shortest_decimal(void **s) {
+  (void)s;
+  assert_true(ev_float_decimal(0.1f) == 0.1 && ev_float_decimal(-1990.25f) == -1990.25 && ev_float_decimal(16777216.0f) == 16777216.0);
+  assert_true(ev_float_decimal(3.4028235e38f) == 3.4028235e38 && ev_float_decimal(1e-45f) == 1.4013e-45 && isnan(ev_float_decimal(NAN)));
+  ev_rng r;
+  ev_rng_seed(&r, 6, 0);
+  for (int i = 0; i < 20000; i++) {
+    uint32_t bits = (uint32_t)ev_rng_u64(&r);
+    float x;
+    memcpy(&x, &bits, 4);
+    if (isfinite(x)) assert_true((float)ev_float_decimal(x) == x);
+  }
+}
+
+static void edits_between_words_are_counted(void **s) {
+  (void)s;
+  static const struct { const char *a, *b; size_t n; } cases[] = {{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"kitten", "sitting", 3}, {"year", "yaer", 2}, {"x", "x", 0}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) assert_int_equal(ev_edit_distance(cases[i].a, cases[i].b), cases[i].n);
+}
+
 static void the_generator_gives_the_published_numbers(void **s) {
   (void)s;
   /* splitmix64 of seed 1234567: the reference implementation's first values; they seed the state. */
@@ -223,7 +243,8 @@ int main(void) {
       cmocka_unit_test(an_error_keeps_its_message_and_status), cmocka_unit_test(sizes_that_overflow_are_refused),
       cmocka_unit_test(buffers_grow_and_survive_faults), cmocka_unit_test(a_file_appears_whole_or_not_at_all),
       cmocka_unit_test(a_full_disk_is_an_error_and_leaves_nothing), cmocka_unit_test(utf8_is_told_from_other_bytes),
-      cmocka_unit_test(numbers_are_read_as_strtod_reads_them), cmocka_unit_test(the_generator_gives_the_published_numbers),
+      cmocka_unit_test(numbers_are_read_as_strtod_reads_them), cmocka_unit_test(a_float_is_shown_by_its_shortest_decimal),
+      cmocka_unit_test(edits_between_words_are_counted), cmocka_unit_test(the_generator_gives_the_published_numbers),
       cmocka_unit_test(bounded_draws_are_even), cmocka_unit_test(hashes_are_blake2b), cmocka_unit_test(a_parallel_loop_visits_each_index_once),
   };
   return RUN(tests);
