@@ -2,7 +2,7 @@
  *
  * Open addressing with linear probing. A slot is one word, the upper half of the string's hash over its number + 1, so that a
  * probe seldom looks at a wrong string, and a slot is filled by one store: a reader sees it empty or whole. Strings lie one
- * behind the other, their ends in `ptr`; both are written before the slot. A table that is half full is copied into one of
+ * behind the other, their ends in `ptr`; both are written before the slot. A table that is two thirds full is copied into one of
  * twice the size; the old one is freed when the readers that may be in it have left their epoch. */
 #include <stdio.h>
 #include <string.h>
@@ -134,7 +134,7 @@ ev_status ev_ids_add(ev_ids *t, const char *s, size_t len, ev_epochs *epochs, ui
   if (n + 1 >= t->ptr.limit / sizeof *ptr || n == EV_NONE - 1) return ev_fail(EV_ELIMIT, "%u different names: no room for more", n);
   EV_TRY(ev_region_grow(&t->ptr, (n + 2) * sizeof *ptr));
   EV_TRY(ev_region_grow(&t->bytes, ptr[n] + len));
-  if (2 * ((size_t)n + 1) > atomic_load_explicit(&t->slots, memory_order_relaxed)->n) EV_TRY(slots_double(t, epochs));
+  if (3 * ((size_t)n + 1) > 2 * atomic_load_explicit(&t->slots, memory_order_relaxed)->n) EV_TRY(slots_double(t, epochs));
   memcpy(t->bytes.base + ptr[n], s, len);
   ptr[n + 1] = ptr[n] + len;
   atomic_store_explicit(&t->n, n + 1, memory_order_release);
@@ -174,7 +174,7 @@ ev_status ev_ids_map(ev_ids *t, size_t max, size_t max_bytes, const ev_pack *p, 
   const uint64_t *ends = ptr.data;
   size_t n = ptr.rows - 1;
   if (ptr.rows == 0 || ptr.cols != 1 || slots.cols != 1 || bytes.cols != 1 || n > max || n >= EV_NONE || ends[0] != 0 || ends[n] != bytes.rows ||
-      slots.rows < SLOTS_LEAST || (slots.rows & (slots.rows - 1)) != 0 || slots.rows < 2 * n)
+      slots.rows < SLOTS_LEAST || (slots.rows & (slots.rows - 1)) != 0 || 2 * slots.rows < 3 * n)
     return ev_fail(EV_ECORRUPT, "%s: '%s' makes no sense", ev_pack_path(p), prefix);
   ev_ids_slots *s = ev_zalloc(1, sizeof *s);
   if (s == NULL) return EV_ENOMEM;
@@ -232,7 +232,7 @@ ev_status ev_ids_write(const ev_ids *t, ev_pack_writer *w, const char *prefix, c
   ev_ids_slots *s;
   char name[48];
   size_t n_slots = SLOTS_LEAST;
-  while (n_slots < 2 * (n + n / 4)) n_slots *= 2; /* room for some before the first doubling */
+  while (2 * n_slots < 3 * (n + n / 16)) n_slots *= 2; /* room for some before the first doubling */
   snprintf(name, sizeof name, "%s.ptr", prefix);
   EV_TRY(write_ptr(t, w, name, keep, n));
   snprintf(name, sizeof name, "%s.bytes", prefix);

@@ -10,10 +10,10 @@
  *
  * A file is made whole beside its name and renamed, so its head is never torn. Records are appended in writes that are synced
  * before anybody is told; the next write begins after that. So a record whose base lies behind offset p proves that all before p
- * was on disk once. That tells a torn tail from damage: what is wrong at p, with no such record behind it, may belong to a write
- * that was cut off (several of its records may be there, in any order: disks write sectors as they like) and is cut; with one
- * behind it, it is corruption. Because a record's head has a checksum of its own, looking for one costs a pass over the rest and
- * no more. The salt keeps bytes that a user stored from passing for one. */
+ * was on disk once. That tells a torn tail from damage. What is wrong at p, with no such record behind it, may belong to a write
+ * that was cut off: then the file ends too early, or a sector of it is empty, for disks write sectors whole and in any order. Such
+ * a tail is cut. Anything else that is wrong is corruption. Because a record's head has a checksum of its own, looking for one
+ * costs a pass over the rest and no more. The salt keeps bytes that a user stored from passing for one. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -28,6 +28,8 @@
 #define MAGIC "EVITEMS\1"
 #define WINDOW ((size_t)1 << 20)
 #define PIECES 64
+#define SECTOR 512      /* or a multiple of it, of any disk */
+#define EMPTY_LEAST 16  /* bytes of a sector within a record: more than a record's padding */
 
 typedef struct log_head {
   char magic[8];
@@ -164,41 +166,53 @@ static bool sound_head(const items_log *l, const record_head *h, uint64_t offset
   return h->base <= offset && h->length % 8 == 0 && h->length <= ITEMS_CALL_MAX && check_of(l, h) == h->check;
 }
 
-/* Whether a record behind `wrong` proves that what is there was on disk. */
-static ev_status was_acknowledged(reading *r, uint64_t wrong, bool *out) {
+/* Whether what is wrong at an offset, up to the file's end, can be the rest of a write that was cut off. */
+static ev_status is_torn(reading *r, uint64_t wrong, bool ends_early, bool *out) {
   const void *p;
-  *out = false;
-  for (uint64_t at = wrong + 8; at + sizeof(record_head) <= r->size; at += 8) {
+  uint64_t empty = 0; /* bytes in a row that are zero, since the sector's begin */
+  *out = ends_early;
+  for (uint64_t at = wrong; at + 8 <= r->size; at += 8) {
     record_head h;
+    uint64_t word;
+    if (at % SECTOR == 0) empty = 0;
+    EV_TRY(window(r, at, 8, &p));
+    memcpy(&word, p, sizeof word);
+    if (at == wrong || at % SECTOR == 0 || empty > 0) empty = word == 0 ? empty + 8 : 0;
+    if (empty >= EMPTY_LEAST && ((at + 8) % SECTOR == 0 || at + 16 > r->size)) *out = true;
+    if (at == wrong || at + sizeof h > r->size) continue;
     EV_TRY(window(r, at, sizeof h, &p));
     memcpy(&h, p, sizeof h);
-    if (h.base <= wrong || h.base > at || !sound_head(r->l, &h, at)) continue;
-    *out = true;
+    if (h.base <= wrong || !sound_head(r->l, &h, at)) continue;
+    *out = false; /* a later write: this one was acknowledged */
     break;
   }
   return EV_OK;
 }
 
 /* The record at l->end. *whole false: there is none that holds, and *why says what is wrong. */
-static ev_status read_record(reading *r, uint64_t seq, record_head *h, const void **payload, bool *whole, const char **why) {
+static ev_status read_record(reading *r, uint64_t seq, record_head *h, const void **payload, bool *whole, bool *short_file, const char **why) {
   const void *p;
   uint64_t at = r->l->end, left = r->size - at;
   *whole = false;
+  *short_file = true;
   *why = "a record is cut short";
   if (left < sizeof *h) return EV_OK;
   EV_TRY(window(r, at, sizeof *h, &p));
   memcpy(h, p, sizeof *h);
+  *short_file = false;
   *why = "a record's head fails its checksum";
   if (!sound_head(r->l, h, at)) return EV_OK;
+  *short_file = true;
   *why = "a record is cut short";
   if (h->length > left - sizeof *h) return EV_OK;
+  *short_file = false;
   EV_TRY(window(r, at, sizeof *h + h->length, &p));
   *payload = (const char *)p + sizeof *h;
   *why = "a record fails its checksum";
   if (ev_checksum(*payload, h->length) != h->sum) return EV_OK;
-  *why = "a record has the wrong number";
-  *whole = h->seq == seq;
-  return EV_OK;
+  *whole = true;
+  if (h->seq == seq) return EV_OK;
+  return ev_fail(EV_ECORRUPT, "%s: offset %llu: a record has the number %llu, not %llu", r->l->path, (unsigned long long)at, (unsigned long long)h->seq, (unsigned long long)seq);
 }
 
 ev_status items_log_replay(items_log *l, uint64_t *seq, bool last, items_log_fn *fn, void *ctx, uint64_t *cut) {
@@ -210,9 +224,9 @@ ev_status items_log_replay(items_log *l, uint64_t *seq, bool last, items_log_fn 
     record_head h;
     const void *payload = NULL;
     const char *why = "";
-    bool whole, acknowledged = true;
+    bool whole, ends_early, torn = false;
     uint64_t at = l->end;
-    status = read_record(&r, *seq + 1, &h, &payload, &whole, &why);
+    status = read_record(&r, *seq + 1, &h, &payload, &whole, &ends_early, &why);
     if (status != EV_OK) break;
     if (whole) {
       status = fn(ctx, payload, h.length, h.seq);
@@ -221,9 +235,9 @@ ev_status items_log_replay(items_log *l, uint64_t *seq, bool last, items_log_fn 
         status = ev_fail(EV_ECORRUPT, "%s: offset %llu: %s", l->path, (unsigned long long)at, ev_error());
       continue;
     }
-    if (last) status = was_acknowledged(&r, at, &acknowledged);
+    if (last) status = is_torn(&r, at, ends_early || r.size % 8 != 0, &torn);
     if (status != EV_OK) break;
-    if (!acknowledged) {
+    if (torn) {
       *cut = r.size - at;
       break;
     }
