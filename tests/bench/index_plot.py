@@ -32,8 +32,9 @@ def chart(title, points, left, top):
     for x, y in points:
         out.append(f'<text x="{place_x(x):.1f}" y="{top + HEIGHT + 16}" text-anchor="middle">{short(x)}</text>')
         out.append(f'<circle cx="{place_x(x):.1f}" cy="{place_y(y):.1f}" r="3.5" fill="{LINE}"/>')
-        below = place_y(y) < top + 14
-        out.append(f'<text x="{place_x(x):.1f}" y="{place_y(y) + (18 if below else -8):.1f}" text-anchor="middle">{short(float(f"{y:.3g}"))}</text>')
+        below, first = place_y(y) < top + 14, x == xs[0]
+        at = f'x="{place_x(x) + 6 * first:.1f}" y="{place_y(y) + (18 if below else -8):.1f}" text-anchor="{"start" if first else "middle"}"'
+        out.append(f'<text {at}>{short(float(f"{y:.3g}"))}</text>')
     line = " ".join(f"{place_x(x):.1f},{place_y(y):.1f}" for x, y in points)
     out.append(f'<polyline fill="none" stroke="{LINE}" stroke-width="1.5" points="{line}"/>')
     return out
