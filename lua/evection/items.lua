@@ -24,7 +24,7 @@ end
 --   compact_mb = 64      a log longer than this, and than half the snapshot, is compacted in the background
 -- A table has
 --   table:put(item | { item, … })      item = { id =, vector =, genre = { "a", "b" }, year = 1990, … }
---   table:get(id) → item or nil        table:has(id)        #table
+--   table:get(id) → item or nil        table:has(id)        table:ids() → { id, … }        #table
 --   table:delete(id | { id, … })       all or none
 --   table:search(vector | id, k, { where = "year >= 1990", exclude = { id, … }, effort = 100 }) → { { id =, score = }, … }
 --   table:stats()   table:compact()   table:verify()   table:close()

@@ -129,6 +129,32 @@ size_t cli_items_dims(const ev_items *t) {
 }
 
 /* ---- get, delete ---------------------------------------------------------------------------------------*/
+static ev_status print_line(json_t *item) { /* takes the reference */
+  int failed = json_dumpf(item, stdout, JSON_REAL_PRECISION(9));
+  json_decref(item);
+  return failed || putchar('\n') == EOF ? ev_fail(EV_EIO, "cannot write to standard output") : EV_OK;
+}
+
+/* Every item, in the order of rows: nothing is held but one line. */
+static ev_status print_all(const json_t *opts, const ev_items *t) {
+  ev_items_reader r;
+  ev_status status = EV_OK;
+  size_t d = cli_items_dims(t);
+  float *vector = ev_opt_flag(opts, "no_vectors") ? NULL : ev_alloc(d, sizeof *vector);
+  json_t *list = ev_opt_flag(opts, "json") ? json_array() : NULL;
+  ev_items_begin(&r, t);
+  for (uint32_t row = ev_items_next(&r, 0); row != EV_NONE && status == EV_OK; row = ev_items_next(&r, row + 1)) {
+    if (ev_interrupted()) status = ev_fail(EV_EINTR, "interrupted");
+    else if (list != NULL) json_array_append_new(list, item_json(&r, row, d, vector));
+    else status = print_line(item_json(&r, row, d, vector));
+  }
+  ev_items_end(&r);
+  ev_free(vector);
+  if (status == EV_OK && list != NULL) return ev_print_json(list);
+  json_decref(list);
+  return status;
+}
+
 static ev_status print_items(const json_t *opts, const ev_items *t, const json_t *ids) {
   ev_items_reader r;
   uint32_t row;
@@ -143,10 +169,7 @@ static ev_status print_items(const json_t *opts, const ev_items *t, const json_t
     if (status == EV_OK) json_array_append_new(list, item_json(&r, row, d, vector));
   }
   ev_items_end(&r);
-  for (size_t i = 0; i < json_array_size(list) && status == EV_OK && !whole; i++) {
-    int failed = json_dumpf(json_array_get(list, i), stdout, JSON_REAL_PRECISION(9));
-    if (failed || putchar('\n') == EOF) status = ev_fail(EV_EIO, "cannot write to standard output");
-  }
+  for (size_t i = 0; i < json_array_size(list) && status == EV_OK && !whole; i++) status = print_line(json_incref(json_array_get(list, i)));
   ev_free(vector);
   if (status == EV_OK && whole) return ev_print_json(list);
   json_decref(list);
@@ -156,9 +179,12 @@ static ev_status print_items(const json_t *opts, const ev_items *t, const json_t
 static ev_status run_get(json_t *opts) {
   ev_items *t = NULL;
   json_t *ids = json_array();
-  ev_status status = read_ids(opts, ids);
+  bool all = ev_opt_flag(opts, "all");
+  ev_status status = EV_OK;
+  if (all == (ev_opt_n_args(opts) > 1)) status = ev_fail(EV_EINVAL, all ? "--all: ids beside it make no sense" : "ID… is missing, or --all");
+  if (status == EV_OK) status = read_ids(opts, ids);
   if (status == EV_OK) status = cli_items_open_named(opts, ev_opt_arg(opts, 0), ITEMS_READ, NULL, &t);
-  if (status == EV_OK) status = print_items(opts, t, ids);
+  if (status == EV_OK) status = all ? print_all(opts, t) : print_items(opts, t, ids);
   ev_items_close(t);
   json_decref(ids);
   return status;
@@ -310,15 +336,20 @@ static ev_status run_list(json_t *opts) {
 /* ---- Verbs ---------------------------------------------------------------------------------------------*/
 static const ev_option no_options[] = {{EV_OPT_END, NULL, NULL, NULL}};
 
-static const ev_option get_options[] = {{EV_OPT_FLAG, "no-vectors", NULL, "features alone"}, {EV_OPT_END, NULL, NULL, NULL}};
+static const ev_option get_options[] = {
+    {EV_OPT_FLAG, "all", NULL, "every item there is, instead of those named: what `put` reads again"},
+    {EV_OPT_FLAG, "no-vectors", NULL, "features alone"},
+    {EV_OPT_END, NULL, NULL, NULL},
+};
 
 const ev_verb ev_verb_items_get = {
     .name = "items get",
     .summary = "Prints items of a table, one JSON object a line; '-' reads ids from standard input.",
-    .arguments = "NAME ID…",
-    .example = "evection items get films 50 181",
+    .arguments = "NAME [ID…]",
+    .example = "evection items get films 50 181\n"
+               "evection items get films --all > films.jsonl",
     .options = get_options,
-    .min_args = 2,
+    .min_args = 1,
     .max_args = -1,
     .run = run_get,
 };

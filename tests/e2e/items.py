@@ -67,9 +67,13 @@ def test_what_is_put_is_got_back():
         said = put(home, "films", items, *FLAT)
         assert (said["put"], said["items"], said["vectors"]) == (2500, 2500, 2500)
         assert got(home, "films", [item["id"] for item in items]) == items
+        text = home.run("items", "get", "films", "--all").stdout
+        assert [json.loads(line) for line in text.splitlines()] == items == home.json("items", "get", "films", "--all")
+        home.run("items", "put", "copy", home.file("all.jsonl", text))
+        assert home.run("items", "get", "copy", "--all").stdout == text
         text = home.run("items", "get", "films", "f7", "f0", "--no-vectors").stdout
         assert [json.loads(line) for line in text.splitlines()] == [{k: v for k, v in items[i].items() if k != "vector"} for i in (7, 0)]
-        assert home.json("items", "list") == ["films"]
+        assert home.json("items", "list") == ["copy", "films"]
         stats = home.json("items", "stats", "films")
         assert (stats["items"], stats["vectors"], stats["index"]["dims"], stats["index"]["kind"]) == (2500, 2500, D, "flat")
         assert {c["name"]: (c["type"], c["tokens"]) for c in stats["columns"]} == {
@@ -210,7 +214,7 @@ def test_a_wrong_command_line_is_named():
                 (["put", "t", "--dims", "3"], "--dims"), (["put", "t", "--seed", "5"], "--seed"), (["put", "bare", "--dims", "3"], "--dims"),
                 (["put", "n", "--kind", "tree", home.file("x.jsonl", '{"id": "a", "vector": [1]}')], "tree"), (["put", "n", "--dims", "70000"], "--dims"),
                 (["put", "n", "--links", "1"], "--links"), (["put", "n", "--batch", "0"], "--batch"), (["put", "n"], "no items"), (["put", "a/b"], "'a/b'"),
-                (["get", "none", "a"], "'none'"), (["get", "t", "nobody"], "'nobody'"), (["delete", "none", "a"], "'none'"), (["stats", "none"], "'none'"),
+                (["get", "none", "a"], "'none'"), (["get", "t"], "--all"), (["get", "t", "f1", "--all"], "--all"), (["get", "t", "nobody"], "'nobody'"), (["delete", "none", "a"], "'none'"), (["stats", "none"], "'none'"),
                 (["compact", "none"], "'none'"), (["verify", "none"], "'none'"), (["search", "none", "--like", "a"], "'none'"), (["search", "t"], "--vector"),
                 (["search", "t", "--vector", q, "--like", "f1"], "--vector"), (["search", "t", "--vector", "[1]"], "1 numbers"), (["search", "t", "--vector", "1"], "JSON"),
                 (["search", "t", "--vector", "[1,"], "JSON"), (["search", "t", "--vector", json.dumps(["x"] * D)], "number 1"), (["search", "t", "--like", "nobody"], "'nobody'"),
