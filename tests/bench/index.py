@@ -7,12 +7,16 @@ the two measured points around it (logarithm of the rate, along recall); where t
 Batches: one call with all queries, but for hnswlib, which has none and gets a call a query from as many threads. hnswlib is
 compiled for this machine; so are faiss's two distance functions, which Debian's library has without vector instructions
 (BENCH_FAISS_AS_PACKAGED=1 leaves them); SQ8 is as packaged, over the links that faiss made of exact distances. usearch is its npm
-package: typed arrays in and out of one call, threads of its own; its i8 scales each vector to length 1, so neither l2 nor
-inner products survive it, and it is left out. The peers' malloc asks for huge pages, as our regions do (BENCH_SMALL_PAGES=1: not).
+package: typed arrays in and out of one call, threads of its own; in f16, its faster form (BENCH_USEARCH=f32,f16: both); its i8
+scales each vector to length 1, so neither l2 nor inner products survive it, and it is left out. The peers' malloc asks for huge pages, as our regions do (BENCH_SMALL_PAGES=1: not).
+
+`far` conditions hold for the rows furthest along one direction, wherever the query is. Post-filtering searches the same index
+without the condition for more, and keeps what passes; hnswlib 0.6.2 and usearch's npm package have no filters. Writes go on while
+one reader searches: each result is held against what was written, and one that is neither the old nor the new state ends the run.
 
 BENCH_PARTS (flat,hnsw,gowalla,filter,live,scale), BENCH_N (1000000), BENCH_BUILD_N (50000), BENCH_LIVE_N (100000), BENCH_SCALE
-(10000,100000,1000000,4000000), BENCH_QUERIES (1000), BENCH_REPS (3), BENCH_LIVE_SECONDS (5), BENCH_THREADS. Data, exact answers and peers'
-graphs are kept in build/bench/index.
+(10000,100000,1000000,4000000), BENCH_QUERIES (1000), BENCH_REPS (3), BENCH_LIVE_SECONDS (5), BENCH_THREADS. Data, exact answers
+and peers' graphs are kept in build/bench/index: a first run takes about an hour on two cores, a later one about half.
 """
 import os
 import shutil

@@ -11,7 +11,7 @@ from support import ROOT, THREADS, median, peer_environment
 
 PROGRAMS = os.path.join(os.path.dirname(os.path.abspath(os.environ.get("EVECTION", os.path.join(ROOT, "build", "evection")))), "bench")
 REPS = int(os.environ.get("BENCH_REPS", "3"))
-USEARCH = "2.25.3"
+USEARCH, USEARCH_FORMS = "2.25.3", os.environ.get("BENCH_USEARCH", "f16").split(",")
 K, RECALLS = 10, (0.90, 0.95, 0.99)
 EFFORTS = (10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640, 896)
 THREAD_COUNTS = sorted({1, THREADS})
@@ -167,7 +167,7 @@ def engines_for(bench, where, base, n, metric, kept=True):
         made += [Engine(bench, engine, where, base, n, metric, kept, engine=engine) for engine in ("hnswlib", "faiss")]
         made.append(Engine(bench, "faiss SQ8", where, base, n, metric, engine="faiss_sq8", graph=made[-1].name))
     if bench.usearch:
-        made += [Engine(bench, "usearch " + form, where, base, n, metric, kept, engine="usearch", form=form) for form in ("f32", "f16")]
+        made += [Engine(bench, "usearch " + form, where, base, n, metric, kept, engine="usearch", form=form) for form in USEARCH_FORMS]
     return made
 
 
