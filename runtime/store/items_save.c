@@ -66,13 +66,14 @@ static ev_status write_numbers(ev_pack_writer *w, const char *name, const ev_col
 
 /* Codes of the rows kept, lists one behind the other. */
 static ev_status write_codes(ev_pack_writer *w, const char *name, const ev_column *c, const kept *k, const uint32_t *renumber) {
+  static const uint32_t none = EV_NONE;
   uint32_t piece[PIECE];
   size_t used = 0;
   EV_TRY(ev_pack_begin(w, name, EV_U32, 1));
   for (size_t i = 0; i < k->n; i++) {
     const uint32_t *codes = NULL;
     size_t n = ev_column_tokens(c, k->rows[i], &codes);
-    if (c->type == EV_TOKEN && n == 0) codes = &(const uint32_t){EV_NONE}, n = 1;
+    if (c->type == EV_TOKEN && n == 0) codes = &none, n = 1;
     for (size_t j = 0; j < n; j++) {
       if (used == PIECE) {
         EV_TRY(ev_pack_append(w, piece, used));
