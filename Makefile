@@ -6,6 +6,9 @@ BUILD ?= build
 ifeq ($(origin CC),default)
 CC := gcc
 endif
+ifeq ($(origin CXX),default)
+CXX := g++
+endif
 PYTHON ?= /usr/bin/python3
 # V=1 shows the commands.
 Q := $(if $(V),,@)
@@ -43,12 +46,15 @@ FUZZ_SECONDS ?= 10
 E2E := $(filter-out %/support.py,$(sort $(wildcard tests/e2e/*.py)))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(filter-out tests/fuzz/driver.c,$(wildcard tests/fuzz/*.c)))
 
-.PHONY: help deps build demo test check unit lua e2e fuzz bench sanitize valgrind lint install uninstall clean
+.PHONY: help deps deps-bench build demo test check unit lua e2e fuzz bench sanitize valgrind lint install uninstall clean
 help: ## this list
 	@awk -F':.*## ' '/^[a-z][a-zA-Z_-]*:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps: ## installs the Debian packages that are missing (as root or with sudo)
 	@./scripts/deps.sh
+
+deps-bench: ## also what the benchmarks' peers need: faiss, hnswlib, g++, node
+	@./scripts/deps.sh bench
 
 demo: deps ## imports, fits, evolves, compares, serves: the whole story in one command
 	@$(MAKE) --no-print-directory build
@@ -110,11 +116,29 @@ $(BUILD)/fuzz/%: tests/fuzz/%.c tests/fuzz/driver.c $(FUZZ_SOURCES)
 fuzz: $(FUZZERS) ## mutates inputs of every parser for FUZZ_SECONDS each
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(PYTHON) tests/run.py $^
 
+# What bench-index measures: our archives, and the peers where their headers are (make deps-bench).
+FAISS := $(firstword $(wildcard $(addsuffix /faiss/IndexHNSW.h,/usr/include /usr/local/include)))
+HNSWLIB := $(firstword $(wildcard $(addsuffix /hnswlib/hnswlib.h,/usr/include /usr/local/include)))
+INDEX_BENCH := $(BUILD)/bench/index_ours $(BUILD)/bench/index_items $(if $(and $(FAISS),$(HNSWLIB),$(shell command -v $(CXX))),$(BUILD)/bench/index_peers)
+$(BUILD)/bench/index_%: tests/bench/index_%.c tests/bench/index_protocol.h $(call below,store)
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS) -march=native $(pkg_cflags) -Iruntime -o $@ $< $(call below,store) $(LDFLAGS) $(pkg_libs) -lm -ldl
+
+# faiss is a static library: the definitions of its distances in index_peers.cpp come first and stand.
+$(BUILD)/bench/index_peers: tests/bench/index_peers.cpp tests/bench/index_protocol.h
+	@mkdir -p $(@D)
+	$(call say,CXX,$<)
+	$(Q)$(CXX) -std=c++17 -D_GNU_SOURCE -O3 -march=native -Wall -fopenmp -pthread $(if $(BENCH_FAISS_AS_PACKAGED),-DFAISS_AS_PACKAGED) $(shell pkg-config --cflags openblas) -o $@ $< \
+	  -Wl,--allow-multiple-definition -lfaiss $(shell pkg-config --libs openblas)
+
+bench-index: $(INDEX_BENCH) ## candidate storage against faiss, hnswlib, usearch (make deps-bench first)
+
 bench-%: build
 	@mkdir -p $(BUILD)/bench
 	@EVECTION=$(BUILD)/evection $(PYTHON) tests/bench/$*.py
 
-BENCHES := $(filter-out support,$(patsubst tests/bench/%.py,%,$(sort $(wildcard tests/bench/*.py))))
+BENCHES := $(filter-out support index_%,$(patsubst tests/bench/%.py,%,$(sort $(wildcard tests/bench/*.py))))
 bench: ## all benchmarks; docs/results.md is made from what they write
 	@for b in $(BENCHES); do $(MAKE) --no-print-directory bench-$$b || exit 1; done
 	@$(PYTHON) scripts/results.py

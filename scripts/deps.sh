@@ -1,10 +1,20 @@
 #!/bin/sh
-# deps.sh - installs the Debian packages that building, testing and measuring need; only those that are missing.
+# deps.sh [bench] - installs the Debian packages that building, testing and measuring need; only those that are missing.
+# With "bench" also the peers that `make bench-index` measures beside us.
 set -eu
 
 packages="gcc make pkg-config libc6-dev libluajit-5.1-dev libopenblas-dev libyaml-dev libsqlite3-dev libmicrohttpd-dev
 libjansson-dev libxxhash-dev libsodium-dev libcmocka-dev lua-busted lua-check cppcheck valgrind python3 python3-numpy
 python3-scipy curl sqlite3"
+case "${1:-}" in
+  "") ;;
+  bench)
+    packages="$packages g++ libfaiss-dev libhnswlib-dev"
+    command -v node >/dev/null 2>&1 || packages="$packages nodejs"
+    command -v npm >/dev/null 2>&1 || packages="$packages npm"
+    ;;
+  *) echo "deps: bench, or nothing; not $1" >&2; exit 2 ;;
+esac
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
   echo "deps: this is no Debian or Ubuntu machine; install by hand: $packages" >&2

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Makes docs/results.md of what the benchmarks wrote to build/bench/*.json."""
 import ast
+import glob
 import json
 import os
 import platform
@@ -32,13 +33,18 @@ def machine():
 def section(name, rows):
     with open(os.path.join(ROOT, "tests", "bench", name + ".py"), encoding="utf-8") as f:
         about = ast.get_docstring(ast.parse(f.read()))
-    lines = [f"## {name}", "", about, "", f"`make bench-{name}`", "", "| what | value | unit | peer | peer's value | ratio |", "| --- | ---: | --- | --- | ---: | ---: |"]
+    aims = any("aim" in r for r in rows)
+    lines = [f"## {name}", "", about, "", f"`make bench-{name}`", ""]
+    for picture in sorted(glob.glob(os.path.join(ROOT, "docs", name + "_*.svg"))):
+        lines += [f"![{name}]({os.path.basename(picture)})", ""]
+    lines += ["| what | value | unit | peer | peer's value | ratio |" + (" aim |" if aims else ""), "| --- | ---: | --- | --- | ---: | ---: |" + (" ---: |" if aims else "")]
     for r in rows:
         value = number(r["value"]) + (f" [{number(r['low'])}, {number(r['high'])}]" if "low" in r else "")
         peer = ("", "", "") if r["peer"] is None else (r["peer"], number(r["peer_value"]), f"{r['ratio']:.2f}")
-        lines.append(f"| {r['name']} | {value} | {r['unit']} | {peer[0]} | {peer[1]} | {peer[2]} |")
+        aim = "" if not aims else f" ≥ {r['aim']:.2f} |" if "aim" in r else " |"
+        lines.append(f"| {r['name']} | {value} | {r['unit']} | {peer[0]} | {peer[1]} | {peer[2]} |{aim}")
         if r.get("command"):
-            lines.append(f"| `{r['command']}` | | | | | |")
+            lines.append(f"| `{r['command']}` | | | | | |" + (" |" if aims else ""))
     return "\n".join(lines) + "\n"
 
 

@@ -178,7 +178,7 @@ static void link_back(const batch *b, ev_hnsw_scratch *t, const uint64_t *keys, 
   uint32_t target = (uint32_t)(keys[0] >> 32), rows[EV_HNSW_LINKS + EV_HNSW_BATCH], chosen[EV_HNSW_LINKS];
   size_t most, n_old = 0, n;
   ev_link *list = ev_hnsw_list(g, target, (unsigned)(keys[0] >> 24 & 255), &most);
-  if (list == NULL) return; /* a damaged file led there */
+  if (list == NULL) return; /* a damaged file's links lead to it on a level where it is not */
   for (size_t i = 0; i < most; i++) {
     uint32_t row = ev_hnsw_link(list, i) - 1;
     if (row >= b->n_rows) break;
