@@ -242,6 +242,7 @@ static ev_status replay(ev_items *t, uint64_t from, uint64_t to) {
     items_path(path, t->folder, "log", g);
     items_log_close(&t->log);
     ev_status status = items_log_open(&t->log, path, g, t->read_only);
+    if (status == EV_ENOTFOUND) return ev_fail(EV_ECORRUPT, "%s: is missing", path);
     if (status != EV_OK) return status;
     if (t->log.first != t->n_seq + 1 || !same_options(&t->log.options, &t->options))
       return ev_fail(EV_ECORRUPT, "%s: does not follow what is before it", path);
@@ -276,8 +277,7 @@ static ev_status read_all(ev_items *t, const listing *l) {
   if (l->snapshot) EV_TRY(items_snapshot_map(t, from, &t->n_seq));
   else EV_TRY(open_options(t, path));
   atomic_store(&t->snapshot_generation, from);
-  ev_status status = replay(t, from, l->last_log);
-  return status;
+  return replay(t, from, l->last_log);
 }
 
 static ev_status make_table(ev_items *t, const ev_index_options *given) {

@@ -32,10 +32,10 @@ static uint32_t n_rows(const ev_items_reader *r) { return atomic_load_explicit(&
 
 uint32_t ev_items_find(const ev_items_reader *r, const char *id, size_t len) {
   const items_table *t = &r->table->table;
-  uint32_t item = ev_ids_find(&t->ids, id, len), n = n_rows(r);
+  uint32_t item = ev_ids_find(&t->ids, id, len);
   if (item == EV_NONE) return EV_NONE;
   uint32_t row = atomic_load_explicit(items_head_at(t, item), memory_order_acquire) ^ item;
-  while (row < n) { /* from the newest on: rows that this reader is too old for, then the one of its time */
+  while (row != EV_NONE) { /* from the newest on: rows that this reader is too old for, then the one of its time */
     const items_row *x = items_row_at(t, row);
     if (atomic_load_explicit(&x->begin, memory_order_acquire) <= r->state) return items_visible(t, row, r->state) ? row : EV_NONE;
     row = atomic_load_explicit(&x->older, memory_order_acquire) - 1; /* 0 → EV_NONE */

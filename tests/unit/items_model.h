@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "store/store.h"
+#include "support.h"
 
 #define MODEL_IDS 96
 #define MODEL_DIMS 6
@@ -110,6 +111,70 @@ static const char *model_wrong(const ev_items_reader *r, const model *m, unsigne
   }
   for (uint32_t row = ev_items_next(r, 0); row != EV_NONE; row = ev_items_next(r, row + 1)) seen++;
   return seen == n ? NULL : "another number of rows";
+}
+
+/* ---- Calls --------------------------------------------------------------------------------------------*/
+#define HELP __attribute__((unused))
+
+HELP static ev_items_options options(const char *kind, size_t n_dims) {
+  ev_items_options o;
+  ev_items_defaults(&o);
+  o.create = true;
+  o.index.kind = kind;
+  o.index.n_dims = n_dims;
+  o.index.max_rows = 1 << 20;
+  return o;
+}
+
+HELP static ev_items *open_items(const char *path, const ev_items_options *o) {
+  ev_items *t;
+  if (ev_items_open(&t, path, o) != EV_OK) fail_msg("open: %s", ev_error());
+  return t;
+}
+
+HELP static void check(const ev_items *t, const model *m, const char *when) {
+  ev_items_reader r;
+  unsigned who;
+  ev_items_begin(&r, t);
+  const char *wrong = model_wrong(&r, m, &who);
+  if (wrong != NULL) fail_msg("%s: item %u: %s", when, who, wrong);
+  ev_items_end(&r);
+}
+
+HELP static ev_status put_random(ev_items *t, model *m, ev_rng *r, size_t most, bool vectors) { /* m changes when it succeeds */
+  model_call *c = calloc(1, sizeof *c);
+  model next = *m;
+  size_t n = 1 + ev_rng_below(r, (uint32_t)most);
+  unsigned first = ev_rng_below(r, MODEL_IDS);
+  for (size_t i = 0; i < n; i++) {
+    unsigned id = (first + 7 * (unsigned)i) % MODEL_IDS;
+    next.items[id] = model_random(r, vectors);
+    model_add(c, id, &next.items[id]);
+  }
+  ev_status status = ev_items_put(t, c->items, c->n);
+  if (status == EV_OK) *m = next;
+  free(c);
+  return status;
+}
+
+HELP static ev_status delete_random(ev_items *t, model *m, ev_rng *r) {
+  char names[3][32];
+  const char *ids[3];
+  model next = *m;
+  size_t n = 1 + ev_rng_below(r, 3);
+  unsigned first = ev_rng_below(r, MODEL_IDS);
+  bool all = true;
+  for (size_t i = 0; i < n; i++) {
+    unsigned id = (first + (unsigned)i) % MODEL_IDS;
+    model_id(names[i], id);
+    ids[i] = names[i];
+    all = all && m->items[id].there;
+    next.items[id].there = false;
+  }
+  ev_status status = ev_items_delete(t, ids, n);
+  if (status != (all ? EV_OK : EV_ENOTFOUND)) return status == EV_OK ? EV_EINVAL : status;
+  if (all) *m = next;
+  return EV_OK;
 }
 
 #endif
