@@ -61,7 +61,9 @@ typedef struct ev_hnsw {
 typedef struct ev_hnsw_side {
   const void *code;
   float weight, plus;
-  const float *by; /* NULL: all 1 */
+  const float *by;  /* NULL: all 1 */
+  uint32_t lot;     /* what lots are drawn for */
+  uint32_t n_equal; /* rows of one score that a pool keeps */
 } ev_hnsw_side;
 
 static inline float *ev_floats(const ev_region *r) { return (float *)(void *)r->base; }
@@ -89,8 +91,18 @@ static inline ev_link *ev_hnsw_list(const ev_hnsw *g, uint32_t row, unsigned lev
 
 static inline uint32_t ev_hnsw_link(const ev_link *list, size_t i) { return atomic_load_explicit(&list[i], memory_order_relaxed); }
 
-/* Puts a row into a pool of at most `room`, best first and behind those of its score; *n are in it. Its place, or `room`. */
-static inline size_t ev_hnsw_offer(ev_found *pool, size_t *n, size_t room, float score, uint32_t row) {
+/* A place among equals, without order in it. */
+static inline float ev_hnsw_lot(uint32_t a, uint32_t b) {
+  uint64_t h = ((uint64_t)a << 32 | b) * 0x9E3779B97F4A7C15;
+  h = (h ^ h >> 32) * 0xD6E8FEB86659FD93;
+  return (float)(h >> 40);
+}
+
+size_t ev_hnsw_offer_equal(ev_found *pool, size_t *n, size_t room, float score, uint32_t row, size_t end, const ev_hnsw_side *q);
+
+/* Puts a row into a pool of at most `room`, best first; *n are in it. Its place, or `room`: no place. Of one score at most
+ * q->n_equal are kept, drawn by lot. */
+static inline size_t ev_hnsw_offer(ev_found *pool, size_t *n, size_t room, float score, uint32_t row, const ev_hnsw_side *q) {
   size_t at = 0, len = *n;
   if (!(score > (len == room ? pool[len - 1].score : -INFINITY))) return room; /* NaN neither */
   while (len > 0) { /* the first that is worse */
@@ -99,6 +111,7 @@ static inline size_t ev_hnsw_offer(ev_found *pool, size_t *n, size_t room, float
     at = right ? at + half + 1 : at;
     len = right ? len - half - 1 : half;
   }
+  if (at > 0 && pool[at - 1].score == score) return ev_hnsw_offer_equal(pool, n, room, score, row, at, q);
   if (*n < room) ++*n;
   memmove(pool + at + 1, pool + at, (*n - at - 1) * sizeof *pool);
   pool[at] = (ev_found){score, row};
