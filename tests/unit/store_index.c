@@ -3,7 +3,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "store/store.h"
+#include "store/index.h"
 #include "support.h"
 
 static const char *const kinds[] = {"flat", "hnsw", "ivf"};
@@ -130,7 +130,7 @@ static void the_best_are_found_by_every_kind_metric_and_form(void **s) {
         uint32_t rows[QUERIES * K];
         float scores[QUERIES * K];
         size_t looked_at;
-        ev_search search = {.k = K, .n_looked_at = &looked_at};
+        ev_search search = {.k = K, .effort = 40, .n_looked_at = &looked_at}; /* a walk, which more effort makes dearer than a scan */
         double recall = 0;
         char what[64];
         snprintf(what, sizeof what, "%s %s %s%s", kinds[kind], metrics[metric], forms[form / 2], rescore ? "" : " alone");
@@ -201,6 +201,14 @@ static bool filter_pass(void *ctx, uint32_t row) {
   return row % f->every == 0;
 }
 
+static uint64_t filter_word(void *ctx, uint32_t row, uint64_t of) {
+  uint64_t out = 0;
+  assert_true(row % 64 == 0 && of != 0);
+  for (uint32_t i = 0; i < 64; i++)
+    if ((of >> i & 1) != 0 && filter_pass(ctx, row + i)) out |= (uint64_t)1 << i;
+  return out;
+}
+
 static bool filter_may(const void *ctx, uint32_t row) {
   const filter *f = ctx;
   if (f->allowed != NULL && (row >= f->n_allowed || (f->allowed[row / 64] >> row % 64 & 1) == 0)) return false;
@@ -253,6 +261,7 @@ static void filters_act_during_the_search_and_k_come_back_when_k_exist(void **s)
             filter f = {.allowed = share == 0 ? NULL : allowed, .n_allowed = n_allowed, .every = every[e], .index = x};
             ev_search search = {.k = K, .allowed = f.allowed, .n_allowed = n_allowed, .pass = every[e] > 0 ? filter_pass : NULL, .pass_ctx = &f,
                                 .pass_share = e % 2 == 0 || every[e] == 0 ? 0 : 1.0 / every[e]};
+            if (every[e] > 0 && share % 2 == 1) search.pass_word = filter_word;
             if (with_seen) search.seen_ptr = seen_ptr, search.seen = seen;
             for (size_t m = 1; m <= QUERIES; m += QUERIES - 1) {
               uint32_t rows[QUERIES * K];
@@ -273,6 +282,70 @@ static void filters_act_during_the_search_and_k_come_back_when_k_exist(void **s)
           }
       ev_index_free(x);
     }
+  free(vectors);
+  free(q);
+  free(there);
+  free(best);
+}
+
+/* Also where ev_index_search would rather scan: few rows, few of which may be found. */
+static void a_kinds_own_search_leaves_out_what_may_not_be_found(void **s) {
+  (void)s;
+  enum { QUERIES = 10, WANT = 20 };
+  static const double shares[] = {1, 0.5, 0.1, 0.01, 0};
+  float *vectors = vectors_of(ROWS, 5), *q = vectors_of(QUERIES, 6), scores[WANT];
+  bool *there = malloc(ROWS);
+  scored *best = malloc(ROWS * sizeof *best);
+  uint64_t allowed[ROWS / 64 + 1];
+  uint32_t rows[WANT], seen[60];
+  ev_rng r;
+  ev_rng_seed(&r, 19, 9);
+  for (size_t kind = 1; kind < N_OF(kinds); kind++)
+    for (size_t share = 0; share < N_OF(shares); share++)
+      for (int turn = 0; turn < 4; turn++) {
+        const char *metric = metrics[(kind + share) % 3];
+        ev_index *x = new_index(kinds[kind], metric, "i8", true);
+        put_range(x, vectors, 0, ROWS);
+        memset(there, 1, ROWS);
+        for (uint32_t i = 0; i < ROWS; i += 5) assert_int_equal(ev_index_delete(x, &i, 1), EV_OK), there[i] = false;
+        memset(allowed, 0, sizeof allowed);
+        for (size_t i = 0; i < ROWS; i++)
+          if (ev_rng_f64(&r) < shares[share]) allowed[i / 64] |= (uint64_t)1 << i % 64;
+        for (uint32_t i = 0; i < 60; i++) seen[i] = 100 * i + 1;
+        filter f = {.allowed = turn < 2 ? allowed : NULL, .n_allowed = ROWS, .every = turn % 2 == 0 ? 0 : 2, .seen = seen, .n_seen = 60, .index = x};
+        uint64_t seen_ptr[QUERIES + 1] = {0};
+        for (size_t i = 1; i <= QUERIES; i++) seen_ptr[i] = 60;
+        double recall = 0;
+        size_t complete = 0;
+        for (size_t i = 0; i < QUERIES; i++) {
+          ev_search search = {.k = WANT, .allowed = f.allowed, .n_allowed = ROWS, .pass = f.every > 0 ? filter_pass : NULL, .pass_ctx = &f, .seen_ptr = seen_ptr, .seen = seen};
+          ev_prepared ready;
+          ev_found found[WANT];
+          size_t n = WANT + 1, looked_at = 0;
+          f.n_seen = i == 0 ? 60 : 0; /* the others have seen nothing */
+          assert_int_equal(ev_index_prepare(x, &ready, q + i * DIMS), EV_OK);
+          unsigned place = ev_epoch_enter(ev_index_epochs(x));
+          assert_int_equal(x->kind->search(x, &ready, &search, i, WANT, 64, found, &n, &looked_at), EV_OK);
+          assert_true(n <= WANT);
+          size_t n_best = exact(best, metric, q + i * DIMS, vectors, there, ROWS, filter_may, &f);
+          float scratch[DIMS], inverse = ev_inverse_norm(q + i * DIMS, DIMS);
+          scored sorted[WANT];
+          for (size_t k = 0; k < n; k++) {
+            double code = (double)found[k].score + (double)ready.offset, is = (double)ev_index_exact(x, q + i * DIMS, inverse, found[k].row, scratch);
+            assert_true(fabs(code - is) < 0.02 * (fabs(best[0].score) + fabs(best[n_best - 1].score)));
+            sorted[k] = (scored){is, found[k].row};
+          }
+          qsort(sorted, n, sizeof *sorted, by_score);
+          for (size_t k = 0; k < n; k++) rows[k] = sorted[k].row, scores[k] = (float)sorted[k].score;
+          if (n > 0) recall += check_answer(kinds[kind], best, n_best, rows, scores, n, 1e-5) / QUERIES;
+          else recall += n_best == 0 ? 1.0 / QUERIES : 0;
+          complete += n == (n_best < WANT ? n_best : WANT);
+          ev_epoch_leave(ev_index_epochs(x), place);
+          ev_index_prepared_free(&ready);
+        }
+        if (share < 2 && (recall < 0.8 || complete < QUERIES)) fail_msg("%s, share %g: recall %.3f, %zu complete", kinds[kind], shares[share], recall, complete);
+        ev_index_free(x);
+      }
   free(vectors);
   free(q);
   free(there);
@@ -478,6 +551,8 @@ static void a_wrong_put_or_delete_changes_nothing_and_says_what_is_wrong(void **
       search.seen_ptr = back;
       assert_int_equal(ev_index_search(x, v, 1, &search, found, scores), EV_EINVAL);
       search = (ev_search){.k = 20, .pass_share = 1.5};
+      assert_int_equal(ev_index_search(x, v, 1, &search, found, scores), EV_EINVAL);
+      search = (ev_search){.k = 20, .pass_word = filter_word};
       assert_int_equal(ev_index_search(x, v, 1, &search, found, scores), EV_EINVAL);
       search = (ev_search){.k = 0};
       assert_int_equal(ev_index_search(x, v, 1, &search, NULL, NULL), EV_OK);
@@ -905,7 +980,7 @@ static void an_interrupted_call_ends_and_leaves_no_trace(void **s) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(the_best_are_found_by_every_kind_metric_and_form), cmocka_unit_test(more_effort_finds_more),
-      cmocka_unit_test(filters_act_during_the_search_and_k_come_back_when_k_exist), cmocka_unit_test(rows_come_go_and_come_again),
+      cmocka_unit_test(filters_act_during_the_search_and_k_come_back_when_k_exist), cmocka_unit_test(a_kinds_own_search_leaves_out_what_may_not_be_found), cmocka_unit_test(rows_come_go_and_come_again),
       cmocka_unit_test(what_is_kept_small_comes_back_as_it_is_kept), cmocka_unit_test(zero_and_tiny_and_long_vectors_have_their_scores),
       cmocka_unit_test(wrong_options_are_named), cmocka_unit_test(a_wrong_put_or_delete_changes_nothing_and_says_what_is_wrong),
       cmocka_unit_test(an_empty_index_finds_nothing), cmocka_unit_test(a_mapped_index_answers_as_the_one_that_was_written),
