@@ -14,10 +14,12 @@ scales each vector to length 1, so neither l2 nor inner products survive it, and
 without the condition for more, and keeps what passes; hnswlib 0.6.2 and usearch's npm package have no filters. Writes go on while
 one reader searches: each result is held against what was written, and one that is neither the old nor the new state ends the run.
 
-BENCH_PARTS (flat,hnsw,gowalla,filter,live,scale), BENCH_N (1000000), BENCH_BUILD_N (50000), BENCH_LIVE_N (100000), BENCH_SCALE
+BENCH_PARTS (flat,hnsw,gowalla,filter,live,scale; the rows of other parts stay as they were measured before), BENCH_FORMS (i8,f32),
+BENCH_PEERS (hnswlib,faiss,faiss_sq8,usearch), BENCH_N (1000000), BENCH_BUILD_N (50000), BENCH_LIVE_N (100000), BENCH_SCALE
 (10000,100000,1000000,4000000), BENCH_QUERIES (1000), BENCH_REPS (3), BENCH_LIVE_SECONDS (5), BENCH_THREADS. Data, exact answers
 and peers' graphs are kept in build/bench/index: a first run takes about an hour on two cores, a later one about half.
 """
+import json
 import os
 import shutil
 import sys
@@ -25,10 +27,11 @@ import time
 
 import index_data as data
 import index_plot
-from index_engines import K, RECALLS, REPS, THREAD_COUNTS, Table, engines_for, print_sweep, said, start_ours, start_peers, start_usearch, sweep, tell
+from index_engines import FORMS, K, RECALLS, REPS, THREAD_COUNTS, Table, engines_for, print_sweep, said, start_ours, start_peers, start_usearch, sweep, tell
 from support import ROOT, THREADS, median, row, write
 
-PARTS = os.environ.get("BENCH_PARTS", "flat,hnsw,gowalla,filter,live,scale").split(",")
+ALL_PARTS = ("flat", "hnsw", "gowalla", "filter", "live", "scale")
+PARTS = os.environ.get("BENCH_PARTS", ",".join(ALL_PARTS)).split(",")
 N = int(os.environ.get("BENCH_N", "1000000"))
 BUILD_N = int(os.environ.get("BENCH_BUILD_N", str(min(N, 50000))))
 LIVE_N = int(os.environ.get("BENCH_LIVE_N", str(min(N, 100000))))
@@ -53,7 +56,7 @@ def turns(reps, things):
 
 class Bench:
     def __init__(self):
-        self.ours, self.peers, self.usearch, self.rows = start_ours("index_ours"), start_peers(), start_usearch(), []
+        self.ours, self.peers, self.usearch, self.rows, self.part = start_ours("index_ours"), start_peers(), start_usearch(), [], None
         print("instruction set of ours:", self.ours.ask("threads", n=1)["simd"], flush=True)
 
     def more(self, name, value, unit, peer=None, peer_value=None, aim=None):
@@ -64,7 +67,7 @@ class Bench:
         self.add(name, value, unit, peer, peer_value, None if peer is None else peer_value / value, aim)
 
     def add(self, name, value, unit, peer, peer_value, ratio, aim):
-        r = row(name, value, unit, peer, peer_value, ratio)
+        r = dict(row(name, value, unit, peer, peer_value, ratio), part=self.part)
         self.rows.append(r if aim is None else dict(r, aim=aim))
 
 
@@ -139,7 +142,7 @@ def builds(bench, base):
                 e.drop()
                 tell(f"{e.label:12} {count(BUILD_N)} built in {took[e.label]:8.2f} s, {said(threads)}")
         for label, theirs in took.items():
-            for form in () if label.startswith("ours") else ("i8", "f32") if label == "hnswlib" else ("i8",):
+            for form in () if label.startswith("ours") else FORMS if label == "hnswlib" else FORMS[:1]:
                 aim = 0.91 if label in ("hnswlib", "faiss") else None
                 bench.less(f"hnsw, build of {count(BUILD_N)} clustered, {said(threads)}, {form}", took["ours " + form], "s", label, theirs, aim)
 
@@ -153,18 +156,19 @@ def graphs(bench, title, where, base, n, query, metric):
         earlier = ", by an earlier run" if e.cost.get("earlier") else ""
         tell(f"{e.label:12} built in {e.cost['seconds']:8.2f} s, {e.cost['bytes'] / n:7.1f} bytes an item{earlier}")
     sweep(engines, query, M, truth)
-    i8, f32, peers = engines[0], engines[1], engines[2:]
-    for e in (i8, f32):
+    mine, peers = engines[:len(FORMS)], engines[len(FORMS):]
+    for e in mine:
         for threads in THREAD_COUNTS:
             for recall in RECALLS:
-                rate_rows(bench, title, e, [p for p in peers if e is i8 or p.label == "hnswlib"], recall, threads)
+                rate_rows(bench, title, e, [p for p in peers if e is mine[0] or p.label == "hnswlib"], recall, threads)
     for p in peers:
         if p.engine == "faiss_sq8":
             continue  # its links are those of the graph over float32
         peer, aim = p.label + (", an earlier run" if p.cost.get("earlier") else ""), 0.91 if p.label in ("hnswlib", "faiss") else None
-        bench.less(f"{title}, build, {said(THREADS)}, i8", i8.cost["seconds"], "s", peer, p.cost["seconds"], aim)
-        bench.less(f"{title}, memory, f32", f32.cost["bytes"] / n, "bytes/item", peer, p.cost["bytes"] / n)
-    bench.less(f"{title}, memory, i8 with the f32 vectors beside", i8.cost["bytes"] / n, "bytes/item")
+        bench.less(f"{title}, build, {said(THREADS)}, {FORMS[0]}", mine[0].cost["seconds"], "s", peer, p.cost["seconds"], aim)
+        bench.less(f"{title}, memory, {FORMS[-1]}", mine[-1].cost["bytes"] / n, "bytes/item", peer, p.cost["bytes"] / n)
+    for e in mine[:-1]:
+        bench.less(f"{title}, memory, {e.label[5:]} with the f32 vectors beside", e.cost["bytes"] / n, "bytes/item")
     print_sweep(title, engines)
     return engines
 
@@ -305,9 +309,19 @@ def part_scale(bench):
     index_plot.write(os.path.join(ROOT, "docs", "index_scale.svg"), [(t, [(m[0], m[i + 1]) for m in measured]) for i, t in enumerate(titles)])
 
 
+def keep(bench, part):
+    """What a part measured takes the place of what it did before; the rows of other parts stay."""
+    path = os.path.join(ROOT, "build", "bench", "index.json")
+    before = json.load(open(path, encoding="utf-8")) if os.path.exists(path) else []
+    rows = [r for r in before if r.get("part") != part] + [r for r in bench.rows if r["part"] == part]
+    if rows:
+        write("index", sorted(rows, key=lambda r: ALL_PARTS.index(r["part"])))
+
+
 def main():
     start, bench, engines = time.monotonic(), Bench(), []
     for part in PARTS:
+        bench.part = part
         print(f"{part}, {time.monotonic() - start:.0f} s after the start:", flush=True)
         if part == "hnsw":
             engines += part_hnsw(bench)
@@ -321,11 +335,10 @@ def main():
             (part_flat if part == "flat" else part_gowalla)(bench)
         else:
             sys.exit(f"BENCH_PARTS: no part {part}")
+        keep(bench, part)
     for program in (bench.ours, bench.peers, bench.usearch):
         if program:
             program.close()
-    if bench.rows:
-        write("index", bench.rows)
 
 
 main()

@@ -12,6 +12,8 @@ from support import ROOT, THREADS, median, peer_environment
 PROGRAMS = os.path.join(os.path.dirname(os.path.abspath(os.environ.get("EVECTION", os.path.join(ROOT, "build", "evection")))), "bench")
 REPS = int(os.environ.get("BENCH_REPS", "3"))
 USEARCH, USEARCH_FORMS = "2.25.3", os.environ.get("BENCH_USEARCH", "f16").split(",")
+FORMS = os.environ.get("BENCH_FORMS", "i8,f32").split(",")
+PEERS = os.environ.get("BENCH_PEERS", "hnswlib,faiss,faiss_sq8,usearch").split(",")
 K, RECALLS = 10, (0.90, 0.95, 0.99)
 EFFORTS = (10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640, 896)
 THREAD_COUNTS = sorted({1, THREADS})
@@ -161,12 +163,13 @@ class Table(Searched):
 
 
 def engines_for(bench, where, base, n, metric, kept=True):
-    """Ours first, the default form before float32; then the peers that are here."""
-    made = [Engine(bench, "ours " + form, where, base, n, metric, engine="ours", form=form) for form in ("i8", "f32")]
-    if bench.peers:
-        made += [Engine(bench, engine, where, base, n, metric, kept, engine=engine) for engine in ("hnswlib", "faiss")]
-        made.append(Engine(bench, "faiss SQ8", where, base, n, metric, engine="faiss_sq8", graph=made[-1].name))
-    if bench.usearch:
+    """Ours first, the default form before float32; then the peers that are here and asked for."""
+    made = [Engine(bench, "ours " + form, where, base, n, metric, engine="ours", form=form) for form in FORMS]
+    graphs = [Engine(bench, engine, where, base, n, metric, kept, engine=engine) for engine in ("hnswlib", "faiss") if bench.peers and engine in PEERS]
+    made += graphs
+    if bench.peers and "faiss" in PEERS and "faiss_sq8" in PEERS:
+        made.append(Engine(bench, "faiss SQ8", where, base, n, metric, engine="faiss_sq8", graph=graphs[-1].name))
+    if bench.usearch and "usearch" in PEERS:
         made += [Engine(bench, "usearch " + form, where, base, n, metric, kept, engine="usearch", form=form) for form in USEARCH_FORMS]
     return made
 
