@@ -46,7 +46,7 @@ FUZZ_SECONDS ?= 10
 E2E := $(filter-out %/support.py,$(sort $(wildcard tests/e2e/*.py)))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(filter-out tests/fuzz/driver.c,$(wildcard tests/fuzz/*.c)))
 
-.PHONY: help deps deps-bench build demo test check unit lua e2e fuzz bench sanitize valgrind lint install uninstall clean
+.PHONY: help deps deps-bench build demo test check unit lua e2e fuzz soak-items bench sanitize valgrind lint install uninstall clean
 help: ## this list
 	@awk -F':.*## ' '/^[a-z][a-zA-Z_-]*:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -115,6 +115,10 @@ $(BUILD)/fuzz/%: tests/fuzz/%.c tests/fuzz/driver.c $(FUZZ_SOURCES)
 
 fuzz: $(FUZZERS) ## mutates inputs of every parser for FUZZ_SECONDS each
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(PYTHON) tests/run.py $^
+
+KILL_ROUNDS ?= 10000
+soak-items: $(BUILD)/unit/store_items_kill ## KILL_ROUNDS kill -9 / reopen rounds on a live table, each checked against a model
+	@EVECTION_KILL_ROUNDS=$(KILL_ROUNDS) $<
 
 # What bench-index measures: our archives, and the peers where their headers are (make deps-bench).
 FAISS := $(firstword $(wildcard $(addsuffix /faiss/IndexHNSW.h,/usr/include /usr/local/include)))

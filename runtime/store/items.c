@@ -251,7 +251,9 @@ static ev_status replay(ev_items *t, uint64_t from, uint64_t to) {
     if (g == to) break;
     atomic_fetch_add(&t->older_log_bytes, t->log.end);
   }
-  EV_TRY(items_settle(&t->table));
+  ev_status status = items_settle(&t->table);
+  if (status == EV_EINVAL) return ev_fail(EV_ECORRUPT, "%s: before offset %llu: %s", path, (unsigned long long)t->log.end, ev_error());
+  if (status != EV_OK) return status;
   items_show(&t->table, t->n_seq);
   items_work_off(&t->table, SIZE_MAX);
   atomic_store(&t->generation, to);
