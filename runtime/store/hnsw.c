@@ -64,13 +64,12 @@ ev_status ev_hnsw_open(ev_index *x) {
 }
 
 /* ---- Scratch --------------------------------------------------------------------------------------------*/
-#define TOUCHED 16384 /* beyond so many the whole of visited is cleared */
 
 
 static ev_hnsw_scratch *scratch_new(const ev_index *x, const ev_hnsw *g) {
   ev_hnsw_scratch *t = ev_zalloc(1, sizeof *t);
   if (t == NULL) return NULL;
-  t->touched = ev_alloc(TOUCHED, sizeof *t->touched);
+  t->touched = ev_alloc(EV_HNSW_TOUCHED, sizeof *t->touched);
   t->ids = ev_alloc(g->room, sizeof *t->ids);
   t->scores = ev_alloc(g->room, sizeof *t->scores);
   t->query = ev_zalloc(x->d + 64, sizeof *t->query);
@@ -116,18 +115,10 @@ void ev_hnsw_scratch_give(ev_hnsw *g, ev_hnsw_scratch *t) {
 }
 
 void ev_hnsw_forget(ev_hnsw_scratch *t) {
-  if (t->n_touched >= TOUCHED) memset(t->visited, 0, t->n_words * sizeof *t->visited);
+  if (t->n_touched >= EV_HNSW_TOUCHED) memset(t->visited, 0, t->n_words * sizeof *t->visited);
   else
     for (size_t i = 0; i < t->n_touched; i++) t->visited[t->touched[i] / 64] = 0;
   t->n_touched = 0;
-}
-
-bool ev_hnsw_visit(ev_hnsw_scratch *t, uint32_t row) {
-  uint64_t *word = &t->visited[row / 64], bit = (uint64_t)1 << row % 64;
-  if ((*word & bit) != 0) return false;
-  *word |= bit;
-  if (t->n_touched < TOUCHED) t->touched[t->n_touched++] = row;
-  return true;
 }
 
 /* ---- Comparing ------------------------------------------------------------------------------------------*/

@@ -448,7 +448,7 @@ void ev_hnsw_unlink(ev_index *x, const uint32_t *rows, size_t n) {
   if (entry != EV_NONE && !ev_hnsw_linked(g, entry)) atomic_store_explicit(&g->entry, find_entry(g), memory_order_release);
   if (atomic_load(&g->n_linked) == 0 || workers_take(&b, n_workers) != EV_OK) return; /* without memory the graph is not mended, and still holds */
   size_t most = g->keys_room / FOUND;
-  uint32_t n_found[EV_HNSW_BATCH];
+  uint32_t n_found[EV_HNSW_BATCH] = {0};
   if (most > EV_HNSW_BATCH) most = EV_HNSW_BATCH;
   for (size_t done = 0; done < n; done += b.n) {
     size_t n_keys = 0;
