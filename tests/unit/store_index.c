@@ -897,6 +897,82 @@ static void readers_see_whole_rows_and_all_that_stay_while_a_writer_works(void *
   free(vectors);
 }
 
+typedef struct renewal {
+  ev_index *x;
+  const float *vector;
+  atomic_bool done;
+} renewal;
+
+static void *renew(void *arg) {
+  renewal *w = arg;
+  if (ev_index_put(w->x, &(const uint32_t){7}, w->vector, 1) == EV_OK) atomic_store(&w->done, true);
+  return NULL;
+}
+
+static void a_row_is_used_again_only_when_its_readers_have_left(void **s) {
+  (void)s;
+  float *vectors = vectors_of(21, 35), got[DIMS];
+  for (size_t kind = 0; kind < N_OF(kinds); kind++) {
+    renewal w = {.x = new_index(kinds[kind], "l2", "f32", false), .vector = vectors + 20 * DIMS};
+    pthread_t writer;
+    put_range(w.x, vectors, 0, 20);
+    unsigned place = ev_epoch_enter(ev_index_epochs(w.x)); /* a reader comes in and finds row 7 */
+    const float *seen = (const float *)ev_index_code(w.x, 7);
+    assert_int_equal(ev_index_delete(w.x, &(const uint32_t){7}, 1), EV_OK);
+    assert_int_equal(pthread_create(&writer, NULL, renew, &w), 0);
+    usleep(30000);
+    assert_false(atomic_load(&w.done));
+    assert_memory_equal(seen, vectors + 7 * DIMS, sizeof got);
+    ev_epoch_leave(ev_index_epochs(w.x), place);
+    pthread_join(writer, NULL);
+    assert_true(atomic_load(&w.done));
+    assert_int_equal(ev_index_get(w.x, 7, got), EV_OK);
+    assert_memory_equal(got, vectors + 20 * DIMS, sizeof got);
+    ev_index_free(w.x);
+  }
+  free(vectors);
+}
+
+/* Looking through all lists must compare each live row once, however often rows went and came, and however the index grew. */
+static void lists_hold_each_row_once(void **s) {
+  (void)s;
+  enum { FEW = 4200, MANY = 34000, LISTS = 30 };
+  float *vectors = vectors_of(MANY, 36), scores[5];
+  uint32_t rows[300], found[5];
+  ev_index_options o;
+  ev_index *x;
+  ev_index_defaults(&o);
+  o.kind = "ivf";
+  o.n_dims = DIMS;
+  o.n_lists = LISTS;
+  assert_int_equal(ev_index_new(&x, &o), EV_OK);
+  put_range(x, vectors, 0, FEW);
+  size_t before = ev_index_bytes(x);
+  ev_search search = {.k = 5, .effort = LISTS};
+  for (int turn = 0; turn < 60; turn++) {
+    for (uint32_t i = 0; i < 300; i++) rows[i] = (uint32_t)turn * 31 % 900 + 11 * i;
+    assert_int_equal(ev_index_delete(x, rows, 300), EV_OK);
+    assert_int_equal(ev_index_put(x, rows, vectors + turn * DIMS, 300), EV_OK);
+  }
+  assert_true(ev_index_bytes(x) < before * 5 / 4); /* 18 000 went and came: lists do not grow by them */
+  for (int turn = 0; turn < 2; turn++) {
+    if (turn == 1) put_range(x, vectors, FEW, MANY); /* more than eight times as many: lists are made anew */
+    unsigned place = ev_epoch_enter(ev_index_epochs(x));
+    const ev_index_kind *kind = x->kind;
+    ev_prepared q;
+    ev_found best[5];
+    size_t n, looked_at = 0;
+    assert_int_equal(ev_index_prepare(x, &q, vectors), EV_OK);
+    assert_int_equal(kind->search(x, &q, &search, 0, 5, 10 * LISTS, best, &n, &looked_at), EV_OK);
+    assert_int_equal(looked_at, LISTS + ev_index_n(x));
+    ev_index_prepared_free(&q);
+    ev_epoch_leave(ev_index_epochs(x), place);
+    assert_int_equal(ev_index_search(x, vectors, 1, &search, found, scores), EV_OK);
+  }
+  ev_index_free(x);
+  free(vectors);
+}
+
 /* ---- Faults ---------------------------------------------------------------------------------------------------*/
 static ev_status make_and_free(const ev_index_options *o) {
   ev_index *x;
@@ -986,6 +1062,7 @@ int main(void) {
       cmocka_unit_test(an_empty_index_finds_nothing), cmocka_unit_test(a_mapped_index_answers_as_the_one_that_was_written),
       cmocka_unit_test(an_index_without_rows_is_written_and_mapped), cmocka_unit_test(damaged_bytes_give_wrong_answers_at_worst),
       cmocka_unit_test(the_number_of_threads_does_not_change_a_bit), cmocka_unit_test(readers_see_whole_rows_and_all_that_stay_while_a_writer_works),
+      cmocka_unit_test(a_row_is_used_again_only_when_its_readers_have_left), cmocka_unit_test(lists_hold_each_row_once),
       cmocka_unit_test(every_call_survives_faults), cmocka_unit_test(an_interrupted_call_ends_and_leaves_no_trace),
   };
   return RUN(tests);
