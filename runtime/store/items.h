@@ -45,6 +45,13 @@ typedef struct items_row {
 } items_row;
 _Static_assert(sizeof(items_row) == 32, "two rows a cache line");
 
+/* What 64 rows look like in the newest state, so that whoever looks at all rows need not read each. A reader that finds `changed`
+ * above its own state asks row by row; `hidden` is read first and written last. Zero: all rows of the snapshot. */
+typedef struct items_word {
+  _Atomic uint64_t hidden;  /* bit i: row 64 w + i is not to be seen */
+  _Atomic uint64_t changed; /* number of the last call that changed one */
+} items_word;
+
 typedef struct items_queue { /* of rows, by their `next` */
   uint32_t first, last; /* 1 + row; 0: empty */
   size_t n;
@@ -83,6 +90,7 @@ typedef struct items_table {
   ev_ids ids;
   ev_region heads;       /* (ids.n) _Atomic uint32_t: the item's newest row ^ its number, EV_NONE likewise */
   ev_region rows;        /* (capacity) items_row */
+  ev_region words;       /* (capacity / 64) items_word */
   ev_region marks;       /* (capacity) uint64_t: of the queue that the row is in */
   _Atomic uint32_t n_rows; /* ever used */
   size_t capacity;       /* rows that every region has room for */
@@ -106,6 +114,7 @@ typedef struct items_table {
 } items_table;
 
 static inline items_row *items_row_at(const items_table *t, uint32_t row) { return (items_row *)(void *)t->rows.base + row; }
+static inline items_word *items_word_at(const items_table *t, uint32_t row) { return (items_word *)(void *)t->words.base + row / 64; }
 static inline _Atomic uint32_t *items_head_at(const items_table *t, uint32_t item) { return (_Atomic uint32_t *)(void *)t->heads.base + item; }
 static inline uint32_t items_item_of(const items_table *t, uint32_t row) { return items_row_at(t, row)->item ^ row; }
 static inline bool items_visible(const items_table *t, uint32_t row, uint64_t state) {

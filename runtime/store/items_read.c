@@ -89,13 +89,23 @@ static double share_of(condition *c, uint32_t n) { /* of the rows there are, by 
   return looked == 0 ? 1 : ((double)held + 0.5) / ((double)looked + 1);
 }
 
+/* Which of the rows row … row + n − 1, row a multiple of 64, the reader sees. */
+static uint64_t seen_of(const ev_items_reader *r, uint32_t row, uint32_t n) {
+  const items_table *t = &r->table->table;
+  const items_word *w = items_word_at(t, row);
+  uint64_t seen = ~atomic_load_explicit(&w->hidden, memory_order_acquire);
+  if (n < 64) seen &= ((uint64_t)1 << n) - 1;
+  if (atomic_load_explicit(&w->changed, memory_order_relaxed) <= r->state) return seen;
+  seen = 0;
+  for (uint32_t i = 0; i < n; i++) seen |= (uint64_t)items_visible(t, row + i, r->state) << i;
+  return seen;
+}
+
 /* A bit for each row that holds. Rows of a word are judged together when all of them are seen: others may be in the making. */
 static uint64_t *all_that_hold(condition *c, uint32_t n) {
   uint64_t *bits = ev_alloc((n + 63u) / 64u, sizeof *bits);
   for (uint32_t row = 0; bits != NULL && row < n; row += 64) {
-    uint64_t seen = 0, held = 0;
-    uint32_t here = n - row < 64 ? n - row : 64;
-    for (uint32_t i = 0; i < here; i++) seen |= (uint64_t)items_visible(&c->r->table->table, row + i, c->r->state) << i;
+    uint64_t seen = seen_of(c->r, row, n - row < 64 ? n - row : 64), held = 0;
     if (seen == UINT64_MAX) held = ev_where_word(c->where, row, seen);
     else
       for (uint64_t left = seen; left != 0; left &= left - 1) {

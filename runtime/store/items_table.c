@@ -13,6 +13,7 @@ static uint64_t *marks(const items_table *t) { return (uint64_t *)(void *)t->mar
 ev_status items_table_frame(items_table *t) {
   EV_TRY(ev_region_open(&t->heads, (4 * t->max_rows + 1) * sizeof(uint32_t)));
   EV_TRY(ev_region_open(&t->rows, t->max_rows * sizeof(items_row)));
+  EV_TRY(ev_region_open(&t->words, (t->max_rows / 64 + 1) * sizeof(items_word)));
   return ev_region_open(&t->marks, t->max_rows * sizeof(uint64_t));
 }
 
@@ -40,6 +41,7 @@ void items_table_close(items_table *t) {
   ev_ids_close(&t->ids);
   ev_region_close(&t->heads);
   ev_region_close(&t->rows);
+  ev_region_close(&t->words);
   ev_region_close(&t->marks);
   ev_free(t->changes);
   ev_free(t->pending_rows);
@@ -50,7 +52,7 @@ void items_table_close(items_table *t) {
 }
 
 size_t items_table_bytes(const items_table *t) {
-  size_t bytes = ev_ids_bytes(&t->ids) + t->heads.size + t->rows.size + (t->index != NULL ? ev_index_bytes(t->index) : 0);
+  size_t bytes = ev_ids_bytes(&t->ids) + t->heads.size + t->rows.size + t->words.size + (t->index != NULL ? ev_index_bytes(t->index) : 0);
   bytes += t->changes_cap * sizeof *t->changes + t->pending_cap * (sizeof(uint32_t) + t->n_dims * sizeof(float));
   for (size_t i = 0; i < t->n_columns; i++) {
     const items_column *c = t->columns[i];
@@ -68,6 +70,7 @@ ev_status items_table_room(items_table *t, size_t n_rows) {
   t->capacity = t->rows.size / sizeof(items_row);
   if (t->capacity > t->max_rows) t->capacity = t->max_rows;
   ev_status status = ev_region_grow(&t->marks, t->capacity * sizeof(uint64_t));
+  if (status == EV_OK) status = ev_region_grow(&t->words, (t->capacity / 64 + 1) * sizeof(items_word));
   for (size_t i = 0; i < t->n_columns && status == EV_OK; i++) status = items_column_room(t, t->columns[i], before);
   if (status != EV_OK) t->capacity = before; /* regions that have grown stay so; their new rows are filled again next time */
   else t->view_changed = true;
@@ -189,6 +192,14 @@ static ev_status add_item(items_table *t, const char *id, size_t len, uint32_t *
   return status == EV_ELIMIT ? ev_fail(status, "too many ids: those of deleted items go when the table is compacted and opened again") : status;
 }
 
+/* seq 0: what readers see stays as it is: a row that is taken back, or one that was never used */
+static void set_hidden(items_table *t, uint32_t row, bool hidden, uint64_t seq) {
+  items_word *w = items_word_at(t, row);
+  uint64_t bit = (uint64_t)1 << row % 64, bits = atomic_load_explicit(&w->hidden, memory_order_relaxed);
+  if (seq != 0) atomic_store_explicit(&w->changed, seq, memory_order_relaxed);
+  atomic_store_explicit(&w->hidden, hidden ? bits | bit : bits & ~bit, memory_order_release);
+}
+
 static ev_status take_row(items_table *t, uint32_t *row) {
   if (t->free_rows.n > 0) {
     *row = pop(t, &t->free_rows);
@@ -198,12 +209,14 @@ static ev_status take_row(items_table *t, uint32_t *row) {
   EV_TRY(items_table_room(t, (size_t)n + 1));
   *row = n;
   atomic_store_explicit(&items_row_at(t, n)->begin, ITEMS_NEVER, memory_order_relaxed);
+  set_hidden(t, n, true, 0);
   atomic_store_explicit(&t->n_rows, n + 1, memory_order_release);
   return EV_OK;
 }
 
 static void end_row(items_table *t, uint32_t row, uint64_t seq) {
   atomic_store_explicit(&items_row_at(t, row)->gone, seq, memory_order_release);
+  set_hidden(t, row, true, seq);
   t->more_items--;
 }
 
@@ -222,6 +235,7 @@ static ev_status put_one(items_table *t, items_call *call, const float **vector,
   atomic_store_explicit(&r->gone, 0, memory_order_relaxed);
   atomic_store_explicit(&r->older, head == EV_NONE ? 0 : head + 1, memory_order_relaxed);
   atomic_store_explicit(&r->begin, seq, memory_order_release);
+  set_hidden(t, row, false, seq);
   if (head != EV_NONE) items_row_at(t, head)->newer = row + 1;
   atomic_store_explicit(items_head_at(t, number), row ^ number, memory_order_release);
   t->changes[t->n_changes++] = (items_change){row, old}; /* from here on it is taken back whatever happens */
@@ -253,6 +267,7 @@ static void take_back(items_table *t, size_t n_changes, size_t n_pending, size_t
     items_change c = t->changes[--t->n_changes];
     if (c.old != EV_NONE) {
       atomic_store_explicit(&items_row_at(t, c.old)->gone, 0, memory_order_release);
+      set_hidden(t, c.old, false, 0);
       t->more_items++;
     }
     if (c.row == EV_NONE) continue;
@@ -262,6 +277,7 @@ static void take_back(items_table *t, size_t n_changes, size_t n_pending, size_t
     if (older != 0) items_row_at(t, older - 1)->newer = 0;
     atomic_store_explicit(&r->older, 0, memory_order_relaxed);
     atomic_store_explicit(&r->begin, ITEMS_NEVER, memory_order_release);
+    set_hidden(t, c.row, true, 0);
     t->more_items--;
     if (t->index != NULL && ev_index_has(t->index, c.row)) t->n_lingering++;
     push(t, &t->ended, c.row, mark);

@@ -297,8 +297,12 @@ uint64_t ev_where_word(const ev_where *w, size_t row, uint64_t of);
  * then drops the older pair. A record cut short at the log's end (a crash in the middle of a write that nobody was told of)
  * is cut off and counted; anything else wrong is EV_ECORRUPT, and nothing is changed. One process has a table open for
  * writing (EV_EEXIST otherwise); others may open it read-only, and see it as it was then.
- * After a failed write the log is cut back to what was acknowledged and the call fails; where even that fails, so does every
- * later write. Threads: all functions, from any. */
+ * After a failed write the log is cut back to what was acknowledged and the call fails; where even that fails, or syncing does,
+ * so does every later write until the table is opened again.
+ * Opening maps the snapshot and replays the log: milliseconds whatever the size, and what putting the log's vectors into the
+ * index takes. Snapshots up to 64 MiB are verified then, larger ones by ev_items_verify and before each compaction.
+ * Rows and lists of features are used again; ids of deleted items, and tokens that no item has any more, take memory until the
+ * table is opened again after a compaction. Threads: all functions, from any. */
 typedef struct ev_items ev_items;
 typedef struct ev_items_options {
   ev_index_options index;  /* n_dims 0: a table without vectors. Only a new table looks at it */
