@@ -52,6 +52,7 @@ ev_status ev_pack_get(const ev_pack *p, const char *name, ev_dtype dtype, ev_arr
 ev_status ev_pack_map(ev_pack **out, const char *path); /* as ev_pack_open, but arrays are not read: milliseconds whatever the size. ev_pack_verify does */
 ev_status ev_pack_verify(const ev_pack *p);             /* every checksum: EV_ECORRUPT */
 uint64_t ev_pack_offset(const ev_pack *p, const ev_array *a); /* where the array lies in the file; those of a page or more start on a page boundary */
+bool ev_pack_current(const ev_pack *p); /* the file under its path is still this one: asked after mapping more of it by ev_region_map */
 ev_status ev_pack_validate(const void *data, size_t size, bool deep); /* what ev_pack_open runs; fuzzed */
 
 /* ---- Feature columns -----------------------------------------------------------------------------------*/

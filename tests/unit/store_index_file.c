@@ -171,11 +171,36 @@ static void damaged_bytes_give_wrong_answers_at_worst(void **s) {
   free(got);
 }
 
+static void a_file_replaced_under_its_reader_is_not_mixed_with_the_new_one(void **s) {
+  (void)s;
+  char path[160];
+  float *v = vectors_of(300, 1);
+  ev_index *x = new_index("flat", "dot", "f32", false), *y;
+  ev_pack *p;
+  snprintf(path, sizeof path, "%s", in_folder("replaced"));
+  put_range(x, v, 0, 200);
+  assert_int_equal(write_index(x, path, NULL, 0), EV_OK);
+  assert_int_equal(ev_pack_map(&p, path), EV_OK);
+  assert_true(ev_pack_current(p));
+  put_range(x, v, 200, 300);
+  assert_int_equal(write_index(x, path, NULL, 0), EV_OK);
+  assert_false(ev_pack_current(p));
+  assert_int_equal(ev_index_map(&y, p, 0), EV_EIO);
+  assert_null(y);
+  assert_int_equal(unlink(path), 0);
+  assert_false(ev_pack_current(p));
+  assert_int_equal(ev_index_map(&y, p, 0), EV_ENOTFOUND);
+  ev_pack_close(p);
+  ev_index_free(x);
+  free(v);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_mapped_index_answers_as_the_one_that_was_written),
       cmocka_unit_test(an_index_without_rows_is_written_and_mapped),
       cmocka_unit_test(damaged_bytes_give_wrong_answers_at_worst),
+      cmocka_unit_test(a_file_replaced_under_its_reader_is_not_mixed_with_the_new_one),
   };
   return RUN(tests);
 }
