@@ -76,10 +76,12 @@ void ev_buf_free(ev_buf *b);
 typedef struct ev_map {
   const void *data; /* NULL when the file is empty */
   size_t size;
+  uint64_t device, file; /* which file it is, whatever lies under its path by now */
 } ev_map;
 
 ev_status ev_map_open(ev_map *out, const char *path);
 void ev_map_close(ev_map *m);
+bool ev_map_current(const ev_map *m, const char *path); /* path still leads to the file that was mapped */
 
 typedef struct ev_writer ev_writer;
 ev_status ev_writer_open(ev_writer **out, const char *path); /* creates path.tmp.PID */
@@ -103,7 +105,7 @@ typedef struct ev_region {
 } ev_region;
 
 ev_status ev_region_open(ev_region *r, size_t limit); /* reserves; size 0. EV_ENOMEM */
-ev_status ev_region_map(ev_region *r, const char *path, uint64_t offset, size_t size); /* of an empty region: its first bytes are a private view of the file's, copied when written; offset on a page boundary */
+ev_status ev_region_map(ev_region *r, const char *path, uint64_t offset, size_t size); /* of an empty region: its first bytes are a private view of the file's, copied when written; offset on a page boundary. The file must not be cut while it is in use */
 ev_status ev_region_grow(ev_region *r, size_t size); /* at least so many bytes; new ones are zero. EV_ELIMIT beyond the reservation, EV_ENOMEM */
 void ev_region_close(ev_region *r);                  /* closed: does nothing */
 
@@ -113,7 +115,7 @@ void ev_region_close(ev_region *r);                  /* closed: does nothing */
 typedef struct ev_epochs ev_epochs;
 ev_epochs *ev_epochs_new(void); /* NULL: out of memory */
 void ev_epochs_free(ev_epochs *e);
-unsigned ev_epoch_enter(ev_epochs *e);              /* a reader comes in: its place. At most 256 at once; the next spins */
+unsigned ev_epoch_enter(ev_epochs *e);              /* a reader comes in: its place. At most 256 at once, and one who comes in twice has two; the next spins */
 void ev_epoch_leave(ev_epochs *e, unsigned place);
 uint64_t ev_epoch_mark(ev_epochs *e);
 bool ev_epoch_passed(ev_epochs *e, uint64_t mark);  /* every reader that was inside at the mark has left */

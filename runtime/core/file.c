@@ -27,7 +27,7 @@ ev_status ev_map_open(ev_map *out, const char *path) {
   } else if (st.st_size > 0) {
     void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (p == MAP_FAILED) status = ev_fail_errno("%s: cannot map", path);
-    else *out = (ev_map){p, (size_t)st.st_size};
+    else *out = (ev_map){p, (size_t)st.st_size, st.st_dev, st.st_ino};
   }
   close(fd);
   return status;
@@ -36,6 +36,11 @@ ev_status ev_map_open(ev_map *out, const char *path) {
 void ev_map_close(ev_map *m) {
   if (m->data != NULL) munmap((void *)(uintptr_t)m->data, m->size);
   *m = (ev_map){0};
+}
+
+bool ev_map_current(const ev_map *m, const char *path) { /* a mapped file's number is not given to another */
+  struct stat st;
+  return m->data != NULL && stat(path, &st) == 0 && st.st_dev == m->device && st.st_ino == m->file;
 }
 
 struct ev_writer {

@@ -64,13 +64,12 @@ ev_status ev_hnsw_open(ev_index *x) {
 }
 
 /* ---- Scratch --------------------------------------------------------------------------------------------*/
-#define TOUCHED 16384 /* beyond so many the whole of visited is cleared */
 
 
 static ev_hnsw_scratch *scratch_new(const ev_index *x, const ev_hnsw *g) {
   ev_hnsw_scratch *t = ev_zalloc(1, sizeof *t);
   if (t == NULL) return NULL;
-  t->touched = ev_alloc(TOUCHED, sizeof *t->touched);
+  t->touched = ev_alloc(EV_HNSW_TOUCHED, sizeof *t->touched);
   t->ids = ev_alloc(g->room, sizeof *t->ids);
   t->scores = ev_alloc(g->room, sizeof *t->scores);
   t->query = ev_zalloc(x->d + 64, sizeof *t->query);
@@ -116,18 +115,10 @@ void ev_hnsw_scratch_give(ev_hnsw *g, ev_hnsw_scratch *t) {
 }
 
 void ev_hnsw_forget(ev_hnsw_scratch *t) {
-  if (t->n_touched >= TOUCHED) memset(t->visited, 0, t->n_words * sizeof *t->visited);
+  if (t->n_touched >= EV_HNSW_TOUCHED) memset(t->visited, 0, t->n_words * sizeof *t->visited);
   else
     for (size_t i = 0; i < t->n_touched; i++) t->visited[t->touched[i] / 64] = 0;
   t->n_touched = 0;
-}
-
-bool ev_hnsw_visit(ev_hnsw_scratch *t, uint32_t row) {
-  uint64_t *word = &t->visited[row / 64], bit = (uint64_t)1 << row % 64;
-  if ((*word & bit) != 0) return false;
-  *word |= bit;
-  if (t->n_touched < TOUCHED) t->touched[t->n_touched++] = row;
-  return true;
 }
 
 /* ---- Comparing ------------------------------------------------------------------------------------------*/
@@ -149,6 +140,25 @@ void ev_hnsw_scores(float *out, const ev_index *x, const ev_hnsw_side *q, const 
     for (size_t i = 0; i < n; i++) out[i] += bias[rows[i]] + q->plus;
   if (q->by != NULL)
     for (size_t i = 0; i < n; i++) out[i] *= q->by[rows[i]];
+}
+
+/* A pool full of equals, copies of one vector mostly, would see nothing else and stop: so it has few of them, drawn by lot,
+ * and among many the same few are not always drawn. They stand before `end`. */
+size_t ev_hnsw_offer_equal(ev_found *pool, size_t *n, size_t room, float score, uint32_t row, size_t end, const ev_hnsw_side *q) {
+  size_t first = end;
+  while (first > 0 && pool[first - 1].score == score) first--;
+  float lot = ev_hnsw_lot(q->lot, row);
+  size_t at = end;
+  while (at > first && ev_hnsw_lot(q->lot, pool[at - 1].row & ~EV_HNSW_EXPANDED) > lot) at--;
+  if (end - first >= q->n_equal) {
+    if (at == end) return room;
+    memmove(pool + at + 1, pool + at, (end - 1 - at) * sizeof *pool);
+  } else {
+    if (*n < room) ++*n;
+    memmove(pool + at + 1, pool + at, (*n - at - 1) * sizeof *pool);
+  }
+  pool[at] = (ev_found){score, row};
+  return at;
 }
 
 /* A list's rows that are in the graph and were not visited before: they are now, and on their way into the cache. */
@@ -206,7 +216,7 @@ size_t ev_hnsw_beam(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, con
     ev_hnsw_scores(t->scores, x, q, t->ids, n_fresh);
     looked_at += n_fresh;
     for (size_t i = 0; i < n_fresh; i++) {
-      size_t at = ev_hnsw_offer(pool, &n, ef, t->scores[i], t->ids[i]);
+      size_t at = ev_hnsw_offer(pool, &n, ef, t->scores[i], t->ids[i], q);
       if (at < lowest) lowest = at;
       if (at < ef && level == 0) prefetch_list(g, t->ids[i]);
     }
@@ -255,7 +265,7 @@ static ev_status filtered(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *
   size_t n = 0, n_heap = 0, looked_at = 0, most, budget = n_rows / 8 + 64 * ef;
   ev_hnsw_visit(t, at.row);
   if (!heap_push(t, &n_heap, at)) return EV_ENOMEM;
-  if (ev_index_may(x, s, query, at.row)) ev_hnsw_offer(t->pool, &n, ef, at.score, at.row);
+  if (ev_index_may(x, s, query, at.row)) ev_hnsw_offer(t->pool, &n, ef, at.score, at.row, q);
   while (n_heap > 0) {
     ev_found best = heap_pop(t, &n_heap);
     if (n == ef && best.score < t->pool[n - 1].score) break;
@@ -272,7 +282,7 @@ static ev_status filtered(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *
       if (!(score > (n == ef ? t->pool[n - 1].score : -INFINITY))) continue;
       prefetch_list(g, t->ids[i]);
       if (!heap_push(t, &n_heap, (ev_found){score, t->ids[i]})) return EV_ENOMEM;
-      if (ev_index_may(x, s, query, t->ids[i])) ev_hnsw_offer(t->pool, &n, ef, score, t->ids[i]);
+      if (ev_index_may(x, s, query, t->ids[i])) ev_hnsw_offer(t->pool, &n, ef, score, t->ids[i], q);
     }
   }
   *n_pool = n;
@@ -290,7 +300,7 @@ static ev_status hnsw_search(const ev_index *x, const ev_prepared *q, const ev_s
   bool all = s->allowed == NULL && s->pass == NULL && s->seen_ptr == NULL && atomic_load(&g->n_linked) == atomic_load(&x->n_live);
   ev_hnsw_scratch *t = ev_hnsw_scratch_take(x, g, n_rows, ef);
   if (t == NULL) return EV_ENOMEM;
-  ev_hnsw_side side = {.code = q->code, .weight = q->weight};
+  ev_hnsw_side side = {.code = q->code, .weight = q->weight, .n_equal = (uint32_t)(want / 2 + s->k / 2 + 1)};
   ev_hnsw_scores(&at.score, x, &side, &at.row, 1);
   if (!(at.score > -INFINITY)) at.score = -FLT_MAX; /* an f16 beyond its range */
   at = ev_hnsw_descend(x, g, t, &side, at, (unsigned)(entry >> 32), 0, n_rows);

@@ -17,6 +17,7 @@
 
 #define EV_HNSW_LEVELS 16   /* at most, the ground included */
 #define EV_HNSW_BATCH 1024  /* rows that are put at once, at most */
+#define EV_HNSW_TOUCHED 16384 /* rows of a search beyond which the whole of visited is cleared */
 #define EV_HNSW_SLOTS 64    /* scratches that are kept */
 #define EV_HNSW_LINKS 1024  /* of a list, at most */
 #define EV_HNSW_EXPANDED 0x80000000u /* in a pool's row: its links were followed. So rows are below 2^31 */
@@ -61,7 +62,9 @@ typedef struct ev_hnsw {
 typedef struct ev_hnsw_side {
   const void *code;
   float weight, plus;
-  const float *by; /* NULL: all 1 */
+  const float *by;  /* NULL: all 1 */
+  uint32_t lot;     /* what lots are drawn for */
+  uint32_t n_equal; /* rows of one score that a pool keeps */
 } ev_hnsw_side;
 
 static inline float *ev_floats(const ev_region *r) { return (float *)(void *)r->base; }
@@ -89,8 +92,27 @@ static inline ev_link *ev_hnsw_list(const ev_hnsw *g, uint32_t row, unsigned lev
 
 static inline uint32_t ev_hnsw_link(const ev_link *list, size_t i) { return atomic_load_explicit(&list[i], memory_order_relaxed); }
 
-/* Puts a row into a pool of at most `room`, best first and behind those of its score; *n are in it. Its place, or `room`. */
-static inline size_t ev_hnsw_offer(ev_found *pool, size_t *n, size_t room, float score, uint32_t row) {
+/* false: it was before. */
+static inline bool ev_hnsw_visit(ev_hnsw_scratch *t, uint32_t row) {
+  uint64_t *word = &t->visited[row / 64], bit = (uint64_t)1 << row % 64;
+  if ((*word & bit) != 0) return false;
+  *word |= bit;
+  if (t->n_touched < EV_HNSW_TOUCHED) t->touched[t->n_touched++] = row;
+  return true;
+}
+
+/* A place among equals, without order in it. */
+static inline float ev_hnsw_lot(uint32_t a, uint32_t b) {
+  uint64_t h = ((uint64_t)a << 32 | b) * 0x9E3779B97F4A7C15;
+  h = (h ^ h >> 32) * 0xD6E8FEB86659FD93;
+  return (float)(h >> 40);
+}
+
+size_t ev_hnsw_offer_equal(ev_found *pool, size_t *n, size_t room, float score, uint32_t row, size_t end, const ev_hnsw_side *q);
+
+/* Puts a row into a pool of at most `room`, best first; *n are in it. Its place, or `room`: no place. Of one score at most
+ * q->n_equal are kept, drawn by lot. */
+static inline size_t ev_hnsw_offer(ev_found *pool, size_t *n, size_t room, float score, uint32_t row, const ev_hnsw_side *q) {
   size_t at = 0, len = *n;
   if (!(score > (len == room ? pool[len - 1].score : -INFINITY))) return room; /* NaN neither */
   while (len > 0) { /* the first that is worse */
@@ -99,8 +121,11 @@ static inline size_t ev_hnsw_offer(ev_found *pool, size_t *n, size_t room, float
     at = right ? at + half + 1 : at;
     len = right ? len - half - 1 : half;
   }
+  if (at > 0 && pool[at - 1].score == score) return ev_hnsw_offer_equal(pool, n, room, score, row, at, q);
   if (*n < room) ++*n;
-  memmove(pool + at + 1, pool + at, (*n - at - 1) * sizeof *pool);
+  if (*n - at > 24) memmove(pool + at + 1, pool + at, (*n - at - 1) * sizeof *pool);
+  else
+    for (size_t i = *n - 1; i > at; i--) pool[i] = pool[i - 1]; /* a call costs more */
   pool[at] = (ev_found){score, row};
   return at;
 }
@@ -110,7 +135,6 @@ ev_status ev_hnsw_open(ev_index *x);
 ev_hnsw_scratch *ev_hnsw_scratch_take(const ev_index *x, ev_hnsw *g, size_t n_rows, size_t pool_room); /* NULL: out of memory */
 void ev_hnsw_scratch_give(ev_hnsw *g, ev_hnsw_scratch *t);
 void ev_hnsw_forget(ev_hnsw_scratch *t);              /* all bits of visited become 0 */
-bool ev_hnsw_visit(ev_hnsw_scratch *t, uint32_t row); /* false: it was before */
 void ev_hnsw_scores(float *out, const ev_index *x, const ev_hnsw_side *q, const uint32_t *rows, size_t n);
 /* Climbs from a row on level `from` to the best found on the level above `to`. */
 ev_found ev_hnsw_descend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, const ev_hnsw_side *q, ev_found at, unsigned from, unsigned to, size_t n_rows);

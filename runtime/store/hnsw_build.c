@@ -4,6 +4,7 @@
 
 #include "hnsw.h"
 
+#define EQUAL 16  /* of one likeness, in a pool */
 #define ONE_IN 16 /* a batch is at most this part of the graph */
 static uint8_t *levels(const ev_hnsw *g) { return (uint8_t *)g->level.base; }
 
@@ -11,7 +12,7 @@ static uint8_t *levels(const ev_hnsw *g) { return (uint8_t *)g->level.base; }
 /* A row as a query: what it is compared with gets l2 −|x − y|², cosine and dot their own; angle: dot by 1 / |y|, whose order
  * among the y is the cosine's. Holds until the scratch's next one. */
 static ev_hnsw_side side_of(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, bool angle) {
-  ev_hnsw_side side = {.code = ev_index_code(x, row), .weight = x->metric == EV_L2 ? 2 : 1};
+  ev_hnsw_side side = {.code = ev_index_code(x, row), .weight = x->metric == EV_L2 ? 2 : 1, .lot = row, .n_equal = EQUAL};
   if (x->form == EV_FORM_F16 || x->form == EV_FORM_BF16) {
     ev_form_decode(t->query, side.code, 1, x->form, x->d);
     side.code = t->query;
@@ -25,16 +26,9 @@ static ev_hnsw_side side_of(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch
   return side;
 }
 
-/* A place among equals, without order in it. */
-static float lot(uint32_t a, uint32_t b) {
-  uint64_t h = ((uint64_t)a << 32 | b) * 0x9E3779B97F4A7C15;
-  h = (h ^ h >> 32) * 0xD6E8FEB86659FD93;
-  return (float)(h >> 40);
-}
-
 /* Adds neighbours of a row to out, which has n_out, until it has `most`: of candidates, best first, each that is nearer to
  * the row than to every one chosen before it (Algorithm 4 of the paper). from is overwritten. */
-static size_t choose(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, bool angle, ev_found *from, size_t n, uint32_t *out, size_t n_out, size_t most) {
+static size_t choose(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, bool angle, ev_found *from, size_t n, uint32_t *out, size_t n_out, size_t most, bool apart_from_all) {
   ev_found equal[EV_HNSW_LINKS];
   size_t n_equal = 0, had = n_out, left = 0;
   for (size_t i = 0; i < n; i++) {
@@ -42,31 +36,34 @@ static size_t choose(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, ui
     for (size_t k = 0; k < had && !there; k++) there = out[k] == from[i].row;
     if (!there) from[left++] = from[i];
   }
-  while (left > 0 && n_out < most) {
-    ev_hnsw_side side = side_of(x, g, t, from[0].row, angle);
-    out[n_out++] = from[0].row;
+  for (size_t next = apart_from_all ? 0 : had; left > 0 && n_out < most; next++) {
+    if (next == n_out) {
+      out[n_out++] = from[0].row;
+      memmove(from, from + 1, --left * sizeof *from);
+    }
+    ev_hnsw_side side = side_of(x, g, t, out[next], angle);
     n = left;
     left = 0;
-    for (size_t i = 1; i < n; i++) t->ids[i] = from[i].row;
-    ev_hnsw_scores(t->scores + 1, x, &side, t->ids + 1, n - 1);
-    for (size_t i = 1; i < n; i++)
+    for (size_t i = 0; i < n; i++) t->ids[i] = from[i].row;
+    ev_hnsw_scores(t->scores, x, &side, t->ids, n);
+    for (size_t i = 0; i < n; i++)
       if (t->scores[i] < from[i].score) from[left++] = from[i];
-      else if (t->scores[i] == from[i].score) ev_hnsw_offer(equal, &n_equal, most, lot(row, from[i].row), from[i].row);
+      else if (t->scores[i] == from[i].score) ev_hnsw_offer(equal, &n_equal, most, ev_hnsw_lot(row, from[i].row), from[i].row, &side);
   }
   for (size_t i = 0; i < n_equal && n_out < most; i++) out[n_out++] = equal[i].row;
   return n_out;
 }
 
 /* A row's neighbours out of any n rows, at most `most`. */
-static size_t choose_among(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, const uint32_t *rows, size_t n, uint32_t *out, size_t most) {
-  bool both = g->inverse.base != NULL;
-  size_t n_out = 0;
+static size_t choose_among(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, const uint32_t *rows, size_t n, uint32_t *out, size_t n_out, size_t most) {
+  bool both = g->inverse.base != NULL, more = n_out > 0;
+  size_t had = n_out;
   for (int angle = 0; angle <= both; angle++) {
     size_t n_pool = 0;
     ev_hnsw_side side = side_of(x, g, t, row, angle);
     ev_hnsw_scores(t->scores, x, &side, rows, n);
-    for (size_t i = 0; i < n; i++) ev_hnsw_offer(t->pool, &n_pool, n, t->scores[i], rows[i]);
-    n_out = choose(x, g, t, row, angle, t->pool, n_pool, out, n_out, both && !angle ? most / 2 : most);
+    for (size_t i = 0; i < n; i++) ev_hnsw_offer(t->pool, &n_pool, n, t->scores[i], rows[i], &side);
+    n_out = choose(x, g, t, row, angle, t->pool, n_pool, out, n_out, both && !angle ? had + (most - had) / 2 : most, more);
   }
   return n_out;
 }
@@ -158,8 +155,8 @@ static void find_neighbours(const batch *b, ev_hnsw_scratch *t, uint32_t row) {
       for (size_t i = 0; i < b->n_above[l]; i++)
         if (b->by_level[i] != row) t->ids[n_others++] = b->by_level[i];
       ev_hnsw_scores(t->scores, x, &side, t->ids, n_others);
-      for (size_t i = 0; i < n_others; i++) ev_hnsw_offer(t->pool, &n, ef, t->scores[i], t->ids[i]);
-      n_chosen = choose(x, g, t, row, angle, t->pool, n, chosen, n_chosen, both && !angle ? links / 2 : links);
+      for (size_t i = 0; i < n_others; i++) ev_hnsw_offer(t->pool, &n, ef, t->scores[i], t->ids[i], &side);
+      n_chosen = choose(x, g, t, row, angle, t->pool, n, chosen, n_chosen, both && !angle ? links / 2 : links, false);
     }
     ev_link *list = ev_hnsw_list(g, row, l, &most);
     write_list(list, most, chosen, n_chosen);
@@ -178,7 +175,7 @@ static void link_back(const batch *b, ev_hnsw_scratch *t, const uint64_t *keys, 
   uint32_t target = (uint32_t)(keys[0] >> 32), rows[EV_HNSW_LINKS + EV_HNSW_BATCH], chosen[EV_HNSW_LINKS];
   size_t most, n_old = 0, n;
   ev_link *list = ev_hnsw_list(g, target, (unsigned)(keys[0] >> 24 & 255), &most);
-  if (list == NULL) return; /* a damaged file led there */
+  if (list == NULL) return; /* a damaged file's links lead to it on a level where it is not */
   for (size_t i = 0; i < most; i++) {
     uint32_t row = ev_hnsw_link(list, i) - 1;
     if (row >= b->n_rows) break;
@@ -192,7 +189,7 @@ static void link_back(const batch *b, ev_hnsw_scratch *t, const uint64_t *keys, 
     if (!there) rows[n++] = row;
   }
   if (n <= most) write_list(list, most, rows, n);
-  else write_list(list, most, chosen, choose_among(b->x, g, t, target, rows, n, chosen, most));
+  else write_list(list, most, chosen, choose_among(b->x, g, t, target, rows, n, chosen, 0, most));
 }
 
 static void link_some(void *ctx, size_t begin, size_t end, int worker) {
@@ -318,6 +315,7 @@ ev_status ev_hnsw_put(ev_index *x, const uint32_t *rows, size_t n) {
 }
 
 /* ---- Removal ----------------------------------------------------------------------------------------------*/
+#define AROUND 48 /* rows around one that is taken out, whose links and whose neighbours' links are looked at */
 #define FOUND 256 /* links to a row that is taken out that are looked for, at most */
 
 static bool stays(const ev_hnsw *g, const ev_kept *kept, uint32_t row) {
@@ -339,7 +337,7 @@ size_t ev_hnsw_mend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uin
   ev_hnsw_visit(t, row);
   size_t n_ids = 0;
   for (size_t i = 0; i < n; i++)
-    if (ev_hnsw_visit(t, out[i])) t->ids[n_ids++] = out[i];
+    ev_hnsw_visit(t, out[i]);
   for (size_t i = 0; i < n_gone; i++) {
     size_t length;
     const ev_link *theirs = ev_hnsw_list(g, gone[i], level, &length);
@@ -350,15 +348,38 @@ size_t ev_hnsw_mend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uin
     }
   }
   ev_hnsw_forget(t);
-  uint32_t rows[EV_HNSW_BATCH];
+  uint32_t rows[EV_HNSW_BATCH + EV_HNSW_LINKS];
   memcpy(rows, t->ids, n_ids * sizeof *rows);
-  return choose_among(x, g, t, row, rows, n_ids, out, most);
+  if (g->inverse.base == NULL) return choose_among(x, g, t, row, rows, n_ids, out, n, most);
+  memcpy(rows + n_ids, out, n * sizeof *rows); /* the shares of the two measures are found anew */
+  return choose_among(x, g, t, row, rows, n_ids + n, out, 0, most);
 }
 
 static bool leads_to(const ev_link *list, size_t most, uint32_t row) {
   bool found = false;
   for (size_t i = 0; i < most; i++) found |= ev_hnsw_link(list, i) == row + 1;
   return found;
+}
+
+/* Rows of the graph that a row links to, and for those that have left it, too, the rows they link to; in t->ids, visited. */
+static size_t seeds_around(const batch *b, ev_hnsw_scratch *t, uint32_t row, unsigned level) {
+  const ev_hnsw *g = b->g;
+  uint32_t gone[EV_HNSW_LINKS + 1];
+  size_t most, n = 0, n_gone = 1;
+  gone[0] = row;
+  for (size_t i = 0; i < n_gone; i++) {
+    const ev_link *list = ev_hnsw_list(g, gone[i], level, &most);
+    for (size_t k = 0; list != NULL && k < most; k++) {
+      uint32_t to = ev_hnsw_link(list, k) - 1;
+      if (to >= b->n_rows) break;
+      if (!ev_hnsw_linked(g, to)) {
+        if (i == 0) gone[n_gone++] = to;
+      } else if (n < EV_HNSW_BATCH && ev_hnsw_visit(t, to)) {
+        t->ids[n++] = to;
+      }
+    }
+  }
+  return n;
 }
 
 typedef struct finding {
@@ -375,34 +396,20 @@ static void find_in_links(void *ctx, size_t begin, size_t end, int worker) {
   for (size_t i = begin; i < end; i++) {
     uint64_t *keys = g->keys + i * FOUND;
     uint32_t n_found = 0, row = b->rows[i];
-    for (unsigned l = ev_hnsw_level(g, row) + 1; l-- > 0;) {
-      size_t most, n_near = 0, n = 0;
-      const ev_link *list = ev_hnsw_list(g, row, l, &most);
-      ev_hnsw_visit(t, row);
-      for (size_t k = 0; k < most; k++) {
-        uint32_t to = ev_hnsw_link(list, k) - 1;
-        if (to >= b->n_rows) break;
-        if (ev_hnsw_visit(t, to)) t->ids[n_near++] = to;
-      }
-      n = n_near;
-      for (size_t k = 0; k < n_near; k++) {
-        size_t length;
-        const ev_link *theirs = ev_hnsw_list(g, t->ids[k], l, &length);
-        for (size_t j = 0; theirs != NULL && j < length && n < EV_HNSW_BATCH; j++) {
-          uint32_t to = ev_hnsw_link(theirs, j) - 1;
-          if (to >= b->n_rows) break;
-          if (!ev_hnsw_linked(g, to) || !ev_hnsw_visit(t, to)) continue;
-          __builtin_prefetch(ev_hnsw_list(g, to, l, &length));
-          t->ids[n++] = to;
+    for (unsigned l = ev_hnsw_level(g, row) + 1; l-- > 0;)
+      for (int angle = 0; angle <= (g->inverse.base != NULL); angle++) {
+        size_t n_seeds = seeds_around(b, t, row, l), n_pool = 0, length;
+        ev_hnsw_side side = side_of(b->x, g, t, row, angle);
+        ev_hnsw_scores(t->scores, b->x, &side, t->ids, n_seeds);
+        for (size_t k = 0; k < n_seeds; k++) ev_hnsw_offer(t->pool, &n_pool, AROUND, t->scores[k], t->ids[k], &side);
+        ev_hnsw_beam(b->x, g, t, &side, l, AROUND, &n_pool, b->n_rows);
+        for (size_t k = 0; k < t->n_touched && n_found < FOUND; k++) {
+          const ev_link *theirs = ev_hnsw_list(g, t->touched[k], l, &length);
+          if (k + 8 < t->n_touched && l == 0) __builtin_prefetch(g->ground.base + t->touched[k + 8] * length * sizeof(ev_link)), __builtin_prefetch(g->ground.base + t->touched[k + 8] * length * sizeof(ev_link) + 64);
+          if (ev_hnsw_linked(g, t->touched[k]) && theirs != NULL && leads_to(theirs, length, row)) keys[n_found++] = key_of(t->touched[k], l, i);
         }
+        ev_hnsw_forget(t);
       }
-      ev_hnsw_forget(t);
-      for (size_t k = 0; k < n && n_found < FOUND; k++) {
-        size_t length;
-        const ev_link *theirs = ev_hnsw_list(g, t->ids[k], l, &length);
-        if (ev_hnsw_linked(g, t->ids[k]) && theirs != NULL && leads_to(theirs, length, row)) keys[n_found++] = key_of(t->ids[k], l, i);
-      }
-    }
     f->n_found[i] = n_found;
   }
 }
@@ -441,7 +448,7 @@ void ev_hnsw_unlink(ev_index *x, const uint32_t *rows, size_t n) {
   if (entry != EV_NONE && !ev_hnsw_linked(g, entry)) atomic_store_explicit(&g->entry, find_entry(g), memory_order_release);
   if (atomic_load(&g->n_linked) == 0 || workers_take(&b, n_workers) != EV_OK) return; /* without memory the graph is not mended, and still holds */
   size_t most = g->keys_room / FOUND;
-  uint32_t n_found[EV_HNSW_BATCH];
+  uint32_t n_found[EV_HNSW_BATCH] = {0};
   if (most > EV_HNSW_BATCH) most = EV_HNSW_BATCH;
   for (size_t done = 0; done < n; done += b.n) {
     size_t n_keys = 0;

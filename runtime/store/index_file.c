@@ -146,6 +146,7 @@ ev_status ev_index_map(ev_index **out, const ev_pack *p, size_t max_rows) {
   if (status != EV_OK) return status;
   status = map_rows(x, p, n_rows);
   if (status == EV_OK) status = x->kind->map != NULL ? x->kind->map(x, p) : x->kind->open != NULL ? x->kind->open(x) : EV_OK;
+  if (status == EV_OK && !ev_pack_current(p)) status = ev_fail(EV_EIO, "%s: replaced while it was being mapped", ev_pack_path(p));
   if (status == EV_OK) *out = x;
   else ev_index_free(x);
   return status;

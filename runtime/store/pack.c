@@ -285,6 +285,8 @@ bool ev_pack_find(const ev_pack *p, const char *name, ev_array *out) {
 
 uint64_t ev_pack_offset(const ev_pack *p, const ev_array *a) { return (uint64_t)((const uint8_t *)a->data - (const uint8_t *)p->map.data); }
 
+bool ev_pack_current(const ev_pack *p) { return ev_map_current(&p->map, p->path); }
+
 ev_status ev_pack_get(const ev_pack *p, const char *name, ev_dtype dtype, ev_array *out) {
   if (!ev_pack_find(p, name, out)) return ev_fail(EV_ECORRUPT, "%s: no array '%s'", p->path, name);
   if (out->dtype != dtype) return ev_fail(EV_ECORRUPT, "%s: array '%s' is of another type", p->path, name);

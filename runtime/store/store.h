@@ -52,6 +52,7 @@ ev_status ev_pack_get(const ev_pack *p, const char *name, ev_dtype dtype, ev_arr
 ev_status ev_pack_map(ev_pack **out, const char *path); /* as ev_pack_open, but arrays are not read: milliseconds whatever the size. ev_pack_verify does */
 ev_status ev_pack_verify(const ev_pack *p);             /* every checksum: EV_ECORRUPT */
 uint64_t ev_pack_offset(const ev_pack *p, const ev_array *a); /* where the array lies in the file; those of a page or more start on a page boundary */
+bool ev_pack_current(const ev_pack *p); /* the file under its path is still this one: asked after mapping more of it by ev_region_map */
 ev_status ev_pack_validate(const void *data, size_t size, bool deep); /* what ev_pack_open runs; fuzzed */
 
 /* ---- Feature columns -----------------------------------------------------------------------------------*/
@@ -224,8 +225,8 @@ typedef struct ev_index_options { /* ev_index_defaults, then set */
   size_t max_rows;       /* address space is reserved for so many; default 2^26 */
   unsigned n_links;      /* hnsw: links of a node above the ground level, twice as many on it; default 16 */
   unsigned effort_build; /* hnsw: candidates kept while inserting; default 200 */
-  unsigned n_lists;      /* ivf: 0 = 4 √n at the first large put */
-  unsigned effort;       /* of a search that names none. hnsw: candidates kept (default 64); ivf: lists looked at (default 16) */
+  unsigned n_lists;      /* ivf: 0 = 4 √n. Lists are made when 4096 rows are there, and anew when there are 8 times as many */
+  unsigned effort;       /* of a search that names none. hnsw: candidates kept (default 64); ivf: lists of mean length looked at (default 32) */
   uint64_t seed;
 } ev_index_options;
 void ev_index_defaults(ev_index_options *o);
@@ -236,6 +237,7 @@ typedef struct ev_search { /* zero-initialise, then set */
   const uint64_t *allowed;  /* bit i of word i / 64: row i may be found; NULL: all. Rows beyond n_allowed may not */
   size_t n_allowed;         /* bits */
   bool (*pass)(void *ctx, uint32_t row); /* a further condition, or NULL; called from several threads, for live rows only */
+  uint64_t (*pass_word)(void *ctx, uint32_t row, uint64_t of); /* the same of rows row … row + 63 at once, those set in `of`; NULL: pass alone is asked */
   void *pass_ctx;
   double pass_share;        /* about how many of the rows pass, in (0, 1]; 0 = unknown. Chooses the way, not the answer */
   const uint64_t *seen_ptr; /* (n_queries + 1) or NULL: rows that a query leaves out, */
