@@ -27,7 +27,8 @@ static void mark_some(void *ctx, size_t begin, size_t end, int worker) {
     uint64_t bits = atomic_load_explicit(&live[w], memory_order_acquire);
     if (s->allowed != NULL) bits &= w < whole ? s->allowed[w] : w == whole && rest > 0 ? s->allowed[w] & (((uint64_t)1 << rest) - 1) : 0;
     if (w == m->may->n_rows / 64 && m->may->n_rows % 64 > 0) bits &= ((uint64_t)1 << m->may->n_rows % 64) - 1; /* rows that came since */
-    if (s->pass != NULL)
+    if (s->pass_word != NULL && bits != 0) bits = s->pass_word(s->pass_ctx, (uint32_t)(64 * w), bits);
+    else if (s->pass != NULL)
       for (uint64_t left = bits; left != 0; left &= left - 1)
         if (!s->pass(s->pass_ctx, (uint32_t)(64 * w + (size_t)__builtin_ctzll(left)))) bits &= ~(left & -left);
     m->may->words[w] = bits;

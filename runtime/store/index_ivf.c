@@ -20,7 +20,7 @@
 
 #define LEAST 4096     /* rows from which lists are made */
 #define GROWTH 8
-#define PER_CENTRE 40  /* vectors sampled for each centre */
+#define PER_CENTRE 100  /* vectors sampled for each centre */
 #define ROUNDS 8
 
 /* ---- Memory ----------------------------------------------------------------------------------------------*/
@@ -183,6 +183,12 @@ static ev_status train(const ev_index *x, ivf_lists *g, const uint32_t *rows, si
       size_t from = i * n / n_sample, to = (i + 1) * n / n_sample;
       chosen[i] = rows[from + ev_rng_below(&r, (uint32_t)(to - from))];
     }
+    for (size_t i = n_sample; i > 1; i--) { /* in random order */
+      size_t other = ev_rng_below(&r, (uint32_t)i);
+      uint32_t row = chosen[other];
+      chosen[other] = chosen[i - 1];
+      chosen[i - 1] = row;
+    }
     placing p = {.x = x, .rows = chosen, .sample = sample};
     ev_parallel_for(n_sample, EV_NEAREST_ROWS, sample_some, &p);
     status = ev_kmeans(g->centres, g->bias, sample, n_sample, g->n, x->d, x->metric == EV_COSINE, ROUNDS, x->o.seed);
@@ -336,5 +342,5 @@ static void ivf_unlink(ev_index *x, const uint32_t *rows, size_t n) {
 }
 
 /* ---- The kind ---------------------------------------------------------------------------------------------*/
-const ev_index_kind ev_index_ivf = {.name = "ivf", .effort = 16, .open = ivf_open, .close = ivf_close, .check = ivf_check, .put = ivf_put, .unlink = ivf_unlink,
+const ev_index_kind ev_index_ivf = {.name = "ivf", .effort = 32, .open = ivf_open, .close = ivf_close, .check = ivf_check, .put = ivf_put, .unlink = ivf_unlink,
                                     .search = ivf_search, .cost = ivf_cost, .write = ivf_write, .map = ivf_map, .bytes = ivf_bytes};

@@ -90,12 +90,13 @@ static void look_through(probing *p, const ivf_list *l) {
   compare(p, ids, used);
 }
 
-/* The best rows that may be found lie the farther, the fewer of them there are: where a share p may, √(1/p) times the lists
- * are looked at, and in any case as many as it takes to fill `want`. */
-static bool enough(const probing *p, size_t n_done, unsigned effort) {
-  if (n_done < effort || p->found.n < p->found.cap) return false;
-  double share = ((double)p->passed + 1) / ((double)p->asked + 1);
-  return (double)n_done * (double)n_done * share >= (double)effort * effort;
+/* Effort is in lists of mean length: many clusters of few long vectors stand first for dot, few of many for l2. The best rows
+ * that may be found lie the farther, the fewer of them there are: where a share p may, √(1/p) times as many rows are met, and in
+ * any case as many as it takes to fill `want`. */
+static bool enough(const probing *p, double effort) {
+  if (p->found.n < p->found.cap) return false;
+  double met = (double)p->asked, share = ((double)p->passed + 1) / (met + 1);
+  return met * met * share >= effort * effort;
 }
 
 ev_status ivf_search(const ev_index *x, const ev_prepared *q, const ev_search *s, size_t query, size_t want, unsigned effort, ev_found *out, size_t *n_out, size_t *n_looked_at) {
@@ -111,7 +112,8 @@ ev_status ivf_search(const ev_index *x, const ev_prepared *q, const ev_search *s
     ev_dots(promise, q->vector, g->centres, EV_FORM_F32, x->d * sizeof(float), g->n, x->d);
     if (x->metric == EV_L2) ev_axpy(promise, g->bias, 1, g->n);
     size_t done = 0, known = 0;
-    while (done < g->n && !enough(&p, done, effort)) {
+    double rows = (double)effort * (double)ev_index_n(x) / (double)g->n;
+    while (done < g->n && !enough(&p, rows)) {
       if (done == known) { /* few are looked at as a rule: the order of more is found when it is needed */
         size_t last = known;
         known = known == 0 ? effort : known * 8;
@@ -138,5 +140,5 @@ double ivf_cost(const ev_index *x, size_t want, unsigned effort, double share) {
   double n = (double)ev_index_n(x), rows = n / (double)g->n * effort / sqrt(share);
   if (rows * share < (double)want) rows = (double)want / share;
   if (rows > n) rows = n;
-  return (double)g->n / 2 + rows * (0.2 + 0.6 * share);
+  return (double)g->n / 2 + rows * (0.2 + 0.5 * share); /* centres lie in order, and rows are fetched ahead: less than a walk's rows each */
 }

@@ -1,5 +1,8 @@
 /* kmeans.c - Lloyd's algorithm (1957) over blocks of matrix products.
  *
+ * All rounds but the last go over a part of the vectors, where that leaves enough for each centre: the early ones only find
+ * where the centres belong roughly, and on the way there a part says the same for a part of the price.
+ *
  * The first centres are a sample without repetition. k-means++ would choose better ones, but reads all vectors once for each
  * centre, which at thousands of centres costs more than all the rounds; what it buys is mostly bought back by giving a centre
  * that nobody is near to the fullest one, split in two. Sums are taken centre by centre in the order of the vectors, so that
@@ -9,6 +12,10 @@
 #include <string.h>
 
 #include "kmeans.h"
+
+#define LAST 3 /* rounds over all vectors */
+#define PART 4 /* the others: over one in so many, */
+#define FEW 16 /* but no fewer than this for each centre */
 
 void ev_nearest(uint32_t *out, const float *x, const float *centres, const float *bias, float *tile, size_t n, size_t k, size_t d) {
   for (size_t row = 0; row < n; row += EV_NEAREST_ROWS) {
@@ -123,7 +130,8 @@ ev_status ev_kmeans(float *centres, float *bias, const float *x, size_t n, size_
   status = EV_OK;
   seed_centres(&l, seed);
   for (unsigned round = 0; round < n_rounds && status == EV_OK; round++) {
-    ev_parallel_for(n, EV_NEAREST_ROWS, assign_some, &l);
+    l.n = round + LAST < n_rounds && n / PART >= FEW * k ? n / PART : n;
+    ev_parallel_for(l.n, EV_NEAREST_ROWS, assign_some, &l);
     if (atomic_load(&l.failed)) {
       status = ev_fail(EV_ENOMEM, "out of memory: k-means");
     } else if (ev_interrupted()) {

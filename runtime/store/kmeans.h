@@ -11,6 +11,7 @@
 void ev_nearest(uint32_t *out, const float *x, const float *centres, const float *bias, float *tile, size_t n, size_t k, size_t d);
 
 /* Lloyd's k-means of x (n, d), n >= k >= 1. spherical: x are unit vectors (or zero), and so the centres become; bias is 0.
+ * x are in random order: some rounds take the first of them.
  * @param[out] centres (k, d)  @param[out] bias (k)
  * Threaded; same seed, same bits for any thread count. EV_ENOMEM, EV_EINTR. */
 ev_status ev_kmeans(float *centres, float *bias, const float *x, size_t n, size_t k, size_t d, bool spherical, unsigned n_rounds, uint64_t seed);

@@ -221,8 +221,8 @@ typedef struct ev_index_options { /* ev_index_defaults, then set */
   size_t max_rows;       /* address space is reserved for so many; default 2^26 */
   unsigned n_links;      /* hnsw: links of a node above the ground level, twice as many on it; default 16 */
   unsigned effort_build; /* hnsw: candidates kept while inserting; default 200 */
-  unsigned n_lists;      /* ivf: 0 = 4 √n at the first large put */
-  unsigned effort;       /* of a search that names none. hnsw: candidates kept (default 64); ivf: lists looked at (default 16) */
+  unsigned n_lists;      /* ivf: 0 = 4 √n. Lists are made when 4096 rows are there, and anew when there are 8 times as many */
+  unsigned effort;       /* of a search that names none. hnsw: candidates kept (default 64); ivf: lists of mean length looked at (default 32) */
   uint64_t seed;
 } ev_index_options;
 void ev_index_defaults(ev_index_options *o);
@@ -233,6 +233,7 @@ typedef struct ev_search { /* zero-initialise, then set */
   const uint64_t *allowed;  /* bit i of word i / 64: row i may be found; NULL: all. Rows beyond n_allowed may not */
   size_t n_allowed;         /* bits */
   bool (*pass)(void *ctx, uint32_t row); /* a further condition, or NULL; called from several threads, for live rows only */
+  uint64_t (*pass_word)(void *ctx, uint32_t row, uint64_t of); /* the same of rows row … row + 63 at once, those set in `of`; NULL: pass alone is asked */
   void *pass_ctx;
   double pass_share;        /* about how many of the rows pass, in (0, 1]; 0 = unknown. Chooses the way, not the answer */
   const uint64_t *seen_ptr; /* (n_queries + 1) or NULL: rows that a query leaves out, */

@@ -55,6 +55,8 @@ static void make_seeds(void) {
   seed_index("ivf", "l2", "i8", true, KEPT);
   seed_index("ivf", "cosine", "f32", false, KEPT);
   seed_index("ivf", "dot", "f16", true, 0);
+  seed_index("hnsw", "dot", "i8", true, KEPT);
+  seed_index("hnsw", "l2", "f32", false, 0);
 }
 
 static bool odd(void *ctx, uint32_t row) {
@@ -73,7 +75,7 @@ static void search(ev_index *x, const float *q, ev_search s) {
 
 static void use(ev_index *x) {
   size_t d = ev_index_opts(x)->n_dims, n = ev_index_n_rows(x);
-  float *q = ev_alloc(2, d * sizeof *q);
+  float *q = ev_alloc(3, d * sizeof *q); /* two queries, and a row */
   const uint64_t allowed[2] = {0xF0F0F0F0F0F0F0F0, 0xFF};
   for (size_t i = 0; i < 2 * d; i++) q[i] = (float)(i % 7) - 3;
   search(x, q, (ev_search){0});
@@ -81,7 +83,7 @@ static void use(ev_index *x) {
   search(x, q, (ev_search){.allowed = allowed, .n_allowed = 100});
   search(x, q, (ev_search){.pass = odd, .pass_ctx = x, .pass_share = 0.9});
   for (uint32_t i = 0; i < n && i < 200; i++) {
-    if (ev_index_has(x, i)) FUZZ_REQUIRE(ev_index_get(x, i, q + d) == EV_OK);
+    if (ev_index_has(x, i)) FUZZ_REQUIRE(ev_index_get(x, i, q + 2 * d) == EV_OK);
     if (i % 3 == 0 && ev_index_has(x, i)) FUZZ_REQUIRE(ev_index_delete(x, &i, 1) == EV_OK);
     if (i % 2 == 0 && !ev_index_has(x, i)) FUZZ_REQUIRE(ev_index_put(x, &i, q, 1) == EV_OK);
   }

@@ -40,7 +40,8 @@ static void make_seeds(void) {
   FUZZ_REQUIRE(ev_pack_writer_open(&w, input, "anything") == EV_OK);
   FUZZ_REQUIRE(ev_pack_write(w, "numbers", EV_F32, numbers, 7, 1) == EV_OK && ev_pack_write(w, "letters", EV_U8, letters, 130, 1) == EV_OK);
   FUZZ_REQUIRE(ev_pack_write(w, "nothing", EV_I64, NULL, 0, 3) == EV_OK && ev_pack_write(w, "wide", EV_U64, wide, 3, 2) == EV_OK);
-  FUZZ_REQUIRE(ev_pack_writer_commit(w) == EV_OK);
+  FUZZ_REQUIRE(ev_pack_begin(w, "pieces", EV_U8, 13) == EV_OK && ev_pack_append(w, letters, 4) == EV_OK && ev_pack_append(w, letters, 6) == EV_OK);
+  FUZZ_REQUIRE(ev_pack_end(w) == EV_OK && ev_pack_writer_commit(w) == EV_OK);
   seed_file(input);
   seed_snapshot("user,item\nu,a\nu,b\nv,a\n", NULL, EV_SPLIT_RATIO);
   seed_snapshot("user,item,time,rating,place\nu1,a,10,4,home\nu2,b,20,3,home\nu1,b,30,5,\nu3,c,40,2.5,away\nu2,a,50,1,away\nu3,a,60,4,home\n",
@@ -146,6 +147,17 @@ static void one(const uint8_t *data, size_t len) {
     sum = sum + look_at(a.data, a.rows * a.cols * ev_dtype_size(a.dtype));
   }
   if (sound) ev_pack_hash(p, &h);
+  ev_pack_close(p);
+  bool shallow = ev_pack_validate(data, len, false) == EV_OK;
+  status = ev_pack_map(&p, input);
+  FUZZ_REQUIRE(status == (shallow ? EV_OK : EV_ECORRUPT));
+  for (size_t i = 0; shallow && i < ev_pack_size(p); i++) {
+    ev_pack_name(p, i, &a);
+    size_t size = a.rows * a.cols * ev_dtype_size(a.dtype);
+    FUZZ_REQUIRE(ev_pack_offset(p, &a) <= len && size <= len - ev_pack_offset(p, &a));
+    sum = sum + look_at(a.data, size);
+  }
+  FUZZ_REQUIRE(!shallow || ev_pack_verify(p) == (sound ? EV_OK : EV_ECORRUPT));
   ev_pack_close(p);
   status = ev_snapshot_open(&s, input);
   FUZZ_REQUIRE(status == EV_OK || status == EV_ECORRUPT);

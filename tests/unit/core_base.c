@@ -218,6 +218,28 @@ static void a_parallel_loop_visits_each_index_once(void **s) {
   ev_threads_set(0);
 }
 
+static ev_status sum_in_pieces(const uint8_t *data, size_t n, size_t step, uint64_t *out) {
+  ev_summer *sum = ev_summer_new();
+  if (sum == NULL) return EV_ENOMEM;
+  for (size_t at = 0; at < n; at += step) ev_summer_add(sum, data + at, n - at < step ? n - at : step);
+  *out = ev_summer_end(sum);
+  return EV_OK;
+}
+
+static void a_checksum_in_pieces_is_the_whole_one(void **s) {
+  (void)s;
+  static const size_t sizes[] = {0, 1, 16, 17, 240, 241, 255, 256, 1024, 1025, 5000};
+  uint8_t data[5000];
+  uint64_t sum;
+  for (size_t i = 0; i < sizeof data; i++) data[i] = (uint8_t)(i * 37 + i / 251);
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+    for (size_t step = 1; step < 2000; step = step * 3 + 1) {
+      assert_int_equal(sum_in_pieces(data, sizes[i], step, &sum), EV_OK);
+      assert_true(sum == ev_checksum(data, sizes[i]));
+    }
+  ASSERT_SURVIVES_FAULTS(sum_in_pieces(data, 100, 10, &sum), );
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(an_error_keeps_its_message_and_status), cmocka_unit_test(sizes_that_overflow_are_refused),
@@ -225,6 +247,7 @@ int main(void) {
       cmocka_unit_test(a_full_disk_is_an_error_and_leaves_nothing), cmocka_unit_test(utf8_is_told_from_other_bytes),
       cmocka_unit_test(numbers_are_read_as_strtod_reads_them), cmocka_unit_test(the_generator_gives_the_published_numbers),
       cmocka_unit_test(bounded_draws_are_even), cmocka_unit_test(hashes_are_blake2b), cmocka_unit_test(a_parallel_loop_visits_each_index_once),
+      cmocka_unit_test(a_checksum_in_pieces_is_the_whole_one),
   };
   return RUN(tests);
 }

@@ -101,6 +101,191 @@ static void what_was_written_is_read_back(void **s) {
   assert_int_equal(ev_pack_open(&p, in_folder("absent")), EV_ENOTFOUND);
 }
 
+/* ---- Pieces, pages, mapping ----------------------------------------------------------------------------------*/
+static void an_array_in_pieces_is_the_same_as_at_once(void **s) {
+  (void)s;
+  enum { ROWS = 30000, COLS = 3 };
+  float *data = malloc(ROWS * COLS * sizeof *data);
+  ev_hash hash[2];
+  ev_rng r;
+  ev_rng_seed(&r, 8, 0);
+  for (size_t i = 0; i < ROWS * COLS; i++) data[i] = (float)ev_rng_f64(&r);
+  for (int pieces = 0; pieces < 2; pieces++) {
+    ev_pack_writer *w;
+    ev_pack *p;
+    ev_array a;
+    assert_int_equal(ev_pack_writer_open(&w, in_folder("pieces"), "pieces"), EV_OK);
+    assert_int_equal(ev_pack_write(w, "before", EV_U8, "x", 1, 1), EV_OK);
+    if (pieces) {
+      assert_int_equal(ev_pack_begin(w, "empty", EV_U32, 5), EV_OK);
+      assert_int_equal(ev_pack_end(w), EV_OK);
+      assert_int_equal(ev_pack_begin(w, "data", EV_F32, COLS), EV_OK);
+      for (size_t at = 0, n; at < ROWS; at += n) {
+        n = 1 + ev_rng_below(&r, 900);
+        if (n > ROWS - at) n = ROWS - at;
+        assert_int_equal(ev_pack_append(w, data + at * COLS, n), EV_OK);
+        assert_int_equal(ev_pack_append(w, NULL, 0), EV_OK);
+      }
+      assert_int_equal(ev_pack_end(w), EV_OK);
+    } else {
+      assert_int_equal(ev_pack_write(w, "empty", EV_U32, NULL, 0, 5), EV_OK);
+      assert_int_equal(ev_pack_write(w, "data", EV_F32, data, ROWS, COLS), EV_OK);
+    }
+    assert_int_equal(ev_pack_write(w, "after", EV_U8, "y", 1, 1), EV_OK);
+    assert_int_equal(ev_pack_writer_commit(w), EV_OK);
+    assert_int_equal(ev_pack_open(&p, in_folder("pieces")), EV_OK);
+    assert_int_equal(ev_pack_get(p, "data", EV_F32, &a), EV_OK);
+    assert_true(a.rows == ROWS && a.cols == COLS);
+    assert_memory_equal(a.data, data, ROWS * COLS * sizeof *data);
+    ev_pack_hash(p, &hash[pieces]);
+    ev_pack_close(p);
+  }
+  assert_memory_equal(&hash[0], &hash[1], sizeof hash[0]);
+  free(data);
+}
+
+static void pieces_out_of_turn_are_refused(void **s) {
+  (void)s;
+  ev_pack_writer *w;
+  size_t before = n_files();
+  assert_int_equal(ev_pack_writer_open(&w, in_folder("turns"), "turns"), EV_OK);
+  assert_int_equal(ev_pack_append(w, "x", 1), EV_EINVAL);
+  assert_int_equal(ev_pack_end(w), EV_EINVAL);
+  assert_int_equal(ev_pack_begin(w, "one", EV_U8, 1), EV_OK);
+  assert_int_equal(ev_pack_begin(w, "two", EV_U8, 1), EV_EINVAL);
+  assert_non_null(strstr(ev_error(), "'one'"));
+  assert_int_equal(ev_pack_write(w, "two", EV_U8, "x", 1, 1), EV_EINVAL);
+  assert_int_equal(ev_pack_append(w, "xyz", 3), EV_OK);
+  assert_int_equal(ev_pack_append(w, "x", SIZE_MAX), EV_ENOMEM); /* more than there are numbers for */
+  assert_int_equal(ev_pack_end(w), EV_OK);
+  assert_int_equal(ev_pack_begin(w, "one", EV_U8, 1), EV_EEXIST);
+  assert_int_equal(ev_pack_begin(w, "open", EV_U8, 1), EV_OK);
+  assert_int_equal(ev_pack_writer_commit(w), EV_EINVAL);
+  assert_non_null(strstr(ev_error(), "'open'"));
+  assert_int_equal(n_files(), before);
+  assert_int_equal(ev_pack_writer_open(&w, in_folder("turns"), "turns"), EV_OK);
+  assert_int_equal(ev_pack_begin(w, "open", EV_U8, 1), EV_OK);
+  ev_pack_writer_abort(w);
+  assert_int_equal(n_files(), before);
+}
+
+static void arrays_of_a_page_or_more_start_on_one(void **s) {
+  (void)s;
+  static const size_t sizes[] = {1, 4095, 4096, 5, 4097, 64, 100000, 0, 3};
+  static uint8_t data[100000];
+  ev_pack_writer *w;
+  ev_pack *p;
+  char name[8];
+  assert_int_equal(ev_pack_writer_open(&w, in_folder("pages"), "pages"), EV_OK);
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    snprintf(name, sizeof name, "%zu", i);
+    memset(data, (int)i, sizeof data);
+    assert_int_equal(ev_pack_write(w, name, EV_U8, data, sizes[i], 1), EV_OK);
+  }
+  assert_int_equal(ev_pack_writer_commit(w), EV_OK);
+  assert_int_equal(ev_pack_open(&p, in_folder("pages")), EV_OK);
+  ev_buf b = {0};
+  assert_int_equal(ev_file_read(&b, in_folder("pages"), 1 << 24), EV_OK);
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    ev_array a;
+    ev_pack_name(p, i, &a);
+    uint64_t at = ev_pack_offset(p, &a);
+    assert_int_equal(at % (sizes[i] < 4096 ? 64 : 4096), 0);
+    for (size_t k = 0; k < sizes[i]; k++) assert_int_equal(b.data[at + k], i);
+  }
+  ev_buf_free(&b);
+  ev_pack_close(p);
+}
+
+static void a_mapped_pack_is_checked_but_for_its_arrays(void **s) {
+  (void)s;
+  const char *path = in_folder("mapped");
+  ev_pack *p;
+  ev_array a;
+  assert_int_equal(write_small(path, "small", 1), EV_OK);
+  assert_int_equal(ev_pack_map(&p, path), EV_OK);
+  assert_int_equal(ev_pack_verify(p), EV_OK);
+  assert_true(ev_pack_find(p, "letters", &a) && memcmp(a.data, "abcde", 5) == 0);
+  uint64_t letters = ev_pack_offset(p, &a);
+  ev_pack_close(p);
+  bytes b = read_bytes(path);
+  size_t passed = 0;
+  for (size_t i = 0; i < b.size; i++) {
+    b.data[i] ^= 0xFF;
+    rewrite(path, b.data, b.size);
+    ev_status status = ev_pack_map(&p, path);
+    if (status == EV_OK) {
+      assert_int_equal(ev_pack_verify(p), EV_ECORRUPT);
+      assert_ptr_equal(strstr(ev_error(), path), ev_error());
+      passed++;
+    } else {
+      assert_int_equal(status, EV_ECORRUPT);
+      assert_null(p);
+    }
+    ev_pack_close(p);
+    b.data[i] ^= 0xFF;
+  }
+  assert_int_equal(passed, 3 * 4 + 5 + 4 * 8); /* the arrays' bytes alone */
+  for (size_t size = 0; size < b.size; size += 5) {
+    rewrite(path, b.data, size);
+    assert_int_equal(ev_pack_map(&p, path), EV_ECORRUPT);
+  }
+  assert_true(letters > 128 && letters < b.size);
+  assert_int_equal(ev_pack_map(&p, in_folder("absent")), EV_ENOTFOUND);
+  free(b.data);
+}
+
+static void a_pack_from_before_arrays_lay_on_pages_is_read(void **s) {
+  (void)s;
+  enum { N = 3000 };
+  float data[N];
+  char path[160];
+  ev_pack_writer *w;
+  ev_pack *p;
+  ev_array a;
+  snprintf(path, sizeof path, "%s", in_folder("older"));
+  for (size_t i = 0; i < N; i++) data[i] = (float)i;
+  assert_int_equal(ev_pack_writer_open(&w, path, "older"), EV_OK);
+  assert_int_equal(ev_pack_write(w, "data", EV_F32, data, N, 1), EV_OK);
+  assert_int_equal(ev_pack_writer_commit(w), EV_OK);
+  bytes b = read_bytes(path);
+  size_t gap = 4096 - 128, table = *(uint64_t *)(void *)(b.data + 16) - gap; /* the array and the table move up to where they were then */
+  memmove(b.data + 128, b.data + 4096, b.size - 4096);
+  b.size -= gap;
+  *(uint64_t *)(void *)(b.data + 16) = table;
+  *(uint64_t *)(void *)(b.data + 24) = b.size;
+  *(uint64_t *)(void *)(b.data + table + 72) = 128;
+  *(uint64_t *)(void *)(b.data + 64) = ev_checksum(b.data + table, b.size - table);
+  *(uint64_t *)(void *)(b.data + 120) = ev_checksum(b.data, 120);
+  rewrite(path, b.data, b.size);
+  assert_int_equal(ev_pack_open(&p, path), EV_OK);
+  assert_int_equal(ev_pack_get(p, "data", EV_F32, &a), EV_OK);
+  assert_int_equal(ev_pack_offset(p, &a), 128);
+  assert_memory_equal(a.data, data, sizeof data);
+  ev_pack_close(p);
+  free(b.data);
+}
+
+static ev_status write_pieces(const char *path) {
+  ev_pack_writer *w;
+  EV_TRY(ev_pack_writer_open(&w, path, "pieces"));
+  ev_status status = ev_pack_begin(w, "letters", EV_U8, 1);
+  for (int i = 0; i < 3 && status == EV_OK; i++) status = ev_pack_append(w, "abc", 3);
+  if (status == EV_OK) status = ev_pack_end(w);
+  if (status == EV_OK) return ev_pack_writer_commit(w);
+  ev_pack_writer_abort(w);
+  return status;
+}
+
+static void pieces_and_mapping_survive_faults(void **s) {
+  (void)s;
+  ev_pack *p;
+  size_t before = n_files();
+  ASSERT_SURVIVES_FAULTS(write_pieces(in_folder("faulty-pieces")), );
+  assert_int_equal(n_files(), before + 1);
+  ASSERT_SURVIVES_FAULTS(ev_pack_map(&p, in_folder("faulty-pieces")), ev_pack_close(p));
+}
+
 static void a_pack_holds_4096_arrays_and_no_more(void **s) {
   (void)s;
   ev_pack_writer *w;
@@ -427,7 +612,10 @@ static void opening_a_snapshot_survives_faults(void **s) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(what_was_written_is_read_back), cmocka_unit_test(a_pack_holds_4096_arrays_and_no_more),
+      cmocka_unit_test(what_was_written_is_read_back), cmocka_unit_test(an_array_in_pieces_is_the_same_as_at_once),
+      cmocka_unit_test(pieces_out_of_turn_are_refused), cmocka_unit_test(arrays_of_a_page_or_more_start_on_one),
+      cmocka_unit_test(a_mapped_pack_is_checked_but_for_its_arrays), cmocka_unit_test(a_pack_from_before_arrays_lay_on_pages_is_read),
+      cmocka_unit_test(pieces_and_mapping_survive_faults), cmocka_unit_test(a_pack_holds_4096_arrays_and_no_more),
       cmocka_unit_test(the_address_is_of_the_content_and_of_nothing_else), cmocka_unit_test(every_flipped_byte_and_every_cut_is_refused),
       cmocka_unit_test(a_forged_pack_is_refused_although_its_checksums_hold), cmocka_unit_test(an_aborted_write_leaves_the_old_file),
       cmocka_unit_test(reading_and_writing_survive_faults), cmocka_unit_test(a_damaged_snapshot_is_refused),
