@@ -155,7 +155,7 @@ static void find_neighbours(const batch *b, ev_hnsw_scratch *t, uint32_t row) {
   size_t most;
   for (unsigned l = at.row == EV_NONE ? 0 : top + 1; l <= level; l++) {
     ev_link *list = ev_hnsw_list(g, row, l, &most);
-    write_list(list, most, NULL, 0);
+    write_list(list, most, &row, 0);
   }
   if (at.row == EV_NONE) return;
   ev_hnsw_side side = side_of(x, g, t, row, false);
