@@ -24,13 +24,21 @@ end
 --   compact_mb = 64      a log longer than this, and than half the snapshot, is compacted in the background
 -- A table has
 --   table:put(item | { item, … })      item = { id =, vector =, genre = { "a", "b" }, year = 1990, … }
---   table:get(id) → item or nil        table:has(id)        #table
+--   table:get(id) → item or nil        table:has(id)        table:ids() → { id, … }        #table
 --   table:delete(id | { id, … })       all or none
 --   table:search(vector | id, k, { where = "year >= 1990", exclude = { id, … }, effort = 100 }) → { { id =, score = }, … }
 --   table:stats()   table:compact()   table:verify()   table:close()
 function items.open(name, options) return native.items(folder_of(name), options) end
 
 -- list() → names of the tables in $EVECTION_HOME/items.
-function items.list() return native.list(native.home .. "/items") end
+function items.list()
+  local found = {}
+  for _, name in ipairs(native.list(native.home .. "/items")) do
+    for _, file in ipairs(native.list(("%s/items/%s"):format(native.home, name))) do
+      if found[#found] ~= name and (file:find "^log%.%d+$" or file:find "^snapshot%.%d+$") then found[#found + 1] = name end
+    end
+  end
+  return found
+end
 
 return items

@@ -16,9 +16,22 @@ ev_status cli_items_folder(const json_t *opts, const char *name, char out[4096])
   return EV_OK;
 }
 
+static int is_part(const struct dirent *e) { /* snapshot.G or log.G; what is being written has more to its name */
+  size_t n = strncmp(e->d_name, "snapshot.", 9) == 0 ? 9 : strncmp(e->d_name, "log.", 4) == 0 ? 4 : 0;
+  return n > 0 && e->d_name[n] != '\0' && e->d_name[n + strspn(e->d_name + n, "0123456789")] == '\0';
+}
+
+static bool holds_table(const char *folder) {
+  struct dirent **parts = NULL;
+  int n = scandir(folder, &parts, is_part, NULL);
+  for (int i = 0; i < n; i++) free(parts[i]);
+  free(parts);
+  return n > 0;
+}
+
 bool cli_items_there(const json_t *opts, const char *name) {
   char folder[4096];
-  return cli_items_folder(opts, name, folder) == EV_OK && ev_file_exists(folder);
+  return cli_items_folder(opts, name, folder) == EV_OK && holds_table(folder);
 }
 
 ev_status cli_items_open_named(const json_t *opts, const char *name, items_mode mode, const ev_items_options *given, ev_items **out) {
@@ -26,7 +39,7 @@ ev_status cli_items_open_named(const json_t *opts, const char *name, items_mode 
   ev_items_options o;
   *out = NULL;
   EV_TRY(cli_items_folder(opts, name, folder));
-  if (mode != ITEMS_CREATE && !ev_file_exists(folder)) return ev_fail(EV_ENOTFOUND, "no table '%s' in %s/items; see `evection items list`", name, ev_opt_home(opts));
+  if (mode != ITEMS_CREATE && !holds_table(folder)) return ev_fail(EV_ENOTFOUND, "no table '%s' in %s/items; see `evection items list`", name, ev_opt_home(opts));
   if (given != NULL) o = *given;
   else ev_items_defaults(&o);
   o.read_only = mode == ITEMS_READ;
@@ -116,6 +129,32 @@ size_t cli_items_dims(const ev_items *t) {
 }
 
 /* ---- get, delete ---------------------------------------------------------------------------------------*/
+static ev_status print_line(json_t *item) { /* takes the reference */
+  int failed = json_dumpf(item, stdout, JSON_REAL_PRECISION(9));
+  json_decref(item);
+  return failed || putchar('\n') == EOF ? ev_fail(EV_EIO, "cannot write to standard output") : EV_OK;
+}
+
+/* Every item, in the order of rows: nothing is held but one line. */
+static ev_status print_all(const json_t *opts, const ev_items *t) {
+  ev_items_reader r;
+  ev_status status = EV_OK;
+  size_t d = cli_items_dims(t);
+  float *vector = ev_opt_flag(opts, "no_vectors") ? NULL : ev_alloc(d, sizeof *vector);
+  json_t *list = ev_opt_flag(opts, "json") ? json_array() : NULL;
+  ev_items_begin(&r, t);
+  for (uint32_t row = ev_items_next(&r, 0); row != EV_NONE && status == EV_OK; row = ev_items_next(&r, row + 1)) {
+    if (ev_interrupted()) status = ev_fail(EV_EINTR, "interrupted");
+    else if (list != NULL) json_array_append_new(list, item_json(&r, row, d, vector));
+    else status = print_line(item_json(&r, row, d, vector));
+  }
+  ev_items_end(&r);
+  ev_free(vector);
+  if (status == EV_OK && list != NULL) return ev_print_json(list);
+  json_decref(list);
+  return status;
+}
+
 static ev_status print_items(const json_t *opts, const ev_items *t, const json_t *ids) {
   ev_items_reader r;
   uint32_t row;
@@ -130,10 +169,7 @@ static ev_status print_items(const json_t *opts, const ev_items *t, const json_t
     if (status == EV_OK) json_array_append_new(list, item_json(&r, row, d, vector));
   }
   ev_items_end(&r);
-  for (size_t i = 0; i < json_array_size(list) && status == EV_OK && !whole; i++) {
-    int failed = json_dumpf(json_array_get(list, i), stdout, JSON_REAL_PRECISION(9));
-    if (failed || putchar('\n') == EOF) status = ev_fail(EV_EIO, "cannot write to standard output");
-  }
+  for (size_t i = 0; i < json_array_size(list) && status == EV_OK && !whole; i++) status = print_line(json_incref(json_array_get(list, i)));
   ev_free(vector);
   if (status == EV_OK && whole) return ev_print_json(list);
   json_decref(list);
@@ -143,9 +179,12 @@ static ev_status print_items(const json_t *opts, const ev_items *t, const json_t
 static ev_status run_get(json_t *opts) {
   ev_items *t = NULL;
   json_t *ids = json_array();
-  ev_status status = read_ids(opts, ids);
+  bool all = ev_opt_flag(opts, "all");
+  ev_status status = EV_OK;
+  if (all == (ev_opt_n_args(opts) > 1)) status = ev_fail(EV_EINVAL, all ? "--all: ids beside it make no sense" : "ID… is missing, or --all");
+  if (status == EV_OK) status = read_ids(opts, ids);
   if (status == EV_OK) status = cli_items_open_named(opts, ev_opt_arg(opts, 0), ITEMS_READ, NULL, &t);
-  if (status == EV_OK) status = print_items(opts, t, ids);
+  if (status == EV_OK) status = all ? print_all(opts, t) : print_items(opts, t, ids);
   ev_items_close(t);
   json_decref(ids);
   return status;
@@ -214,7 +253,7 @@ static void print_stats(const char *name, const ev_items_stats *st, const ev_ind
   if (st->n_items > 0) printf(", %.0f bytes an item", (double)st->memory_bytes / (double)st->n_items);
   printf("\n  files      snapshot %zu of %.1f MB, log of %.1f MB; opened in %.1f ms\n", (size_t)st->generation, (double)st->snapshot_bytes * 1e-6,
          (double)st->log_bytes * 1e-6, st->open_ms);
-  if (st->cut_bytes > 0) printf("  cut        %llu bytes of a torn tail, of a write that nobody was told of\n", (unsigned long long)st->cut_bytes);
+  if (st->cut_bytes > 0) printf("  torn       %llu bytes at the log's end are no whole record\n", (unsigned long long)st->cut_bytes);
   json_array_foreach(columns, i, c) {
     printf("  %-10s %-24s %s", i == 0 ? "features" : "", json_string_value(json_object_get(c, "name")), json_string_value(json_object_get(c, "type")));
     if (json_integer_value(json_object_get(c, "tokens")) > 0) printf(", %lld values", (long long)json_integer_value(json_object_get(c, "tokens")));
@@ -272,6 +311,7 @@ static ev_status run_verify(json_t *opts) {
   if (ev_opt_flag(opts, "json"))
     return ev_print_json(json_pack("{s:s, s:b, s:I, s:I}", "table", name, "ok", 1, "items", (json_int_t)st.n_items, "cut_bytes", (json_int_t)st.cut_bytes));
   printf("%s: sound, %zu items\n", name, st.n_items);
+  if (st.cut_bytes > 0) printf("  %llu bytes at the log's end are no whole record: a write that a crash cut short, or damage\n", (unsigned long long)st.cut_bytes);
   return EV_OK;
 }
 
@@ -282,7 +322,7 @@ static ev_status run_list(json_t *opts) {
   int n = scandir(folder, &entries, NULL, alphasort);
   json_t *list = json_array();
   for (int i = 0; i < n; i++) {
-    if (entries[i]->d_name[0] != '.') json_array_append_new(list, json_string(entries[i]->d_name));
+    if (cli_items_there(opts, entries[i]->d_name)) json_array_append_new(list, json_string(entries[i]->d_name));
     free(entries[i]);
   }
   free(entries);
@@ -296,15 +336,20 @@ static ev_status run_list(json_t *opts) {
 /* ---- Verbs ---------------------------------------------------------------------------------------------*/
 static const ev_option no_options[] = {{EV_OPT_END, NULL, NULL, NULL}};
 
-static const ev_option get_options[] = {{EV_OPT_FLAG, "no-vectors", NULL, "features alone"}, {EV_OPT_END, NULL, NULL, NULL}};
+static const ev_option get_options[] = {
+    {EV_OPT_FLAG, "all", NULL, "every item there is, instead of those named: what `put` reads again"},
+    {EV_OPT_FLAG, "no-vectors", NULL, "features alone"},
+    {EV_OPT_END, NULL, NULL, NULL},
+};
 
 const ev_verb ev_verb_items_get = {
     .name = "items get",
     .summary = "Prints items of a table, one JSON object a line; '-' reads ids from standard input.",
-    .arguments = "NAME ID…",
-    .example = "evection items get films 50 181",
+    .arguments = "NAME [ID…]",
+    .example = "evection items get films 50 181\n"
+               "evection items get films --all > films.jsonl",
     .options = get_options,
-    .min_args = 2,
+    .min_args = 1,
     .max_args = -1,
     .run = run_get,
 };

@@ -14,6 +14,7 @@
 #include "items.h"
 
 #define LINE_MAX_BYTES (64u << 20)
+#define LONG_LOG (256u << 10) /* bytes: replaying it takes longer than a compaction, with a graph far longer */
 #define BATCH_MAX_BYTES (32u << 20) /* of lines: a batch ends before its rows are many where they are long */
 
 /* ---- One line ------------------------------------------------------------------------------------------*/
@@ -291,6 +292,13 @@ static ev_status begin(putting *p) {
   return EV_OK;
 }
 
+/* The next command opens the table anew: what it would have to replay becomes a snapshot, which it maps. */
+static ev_status settle(const putting *p) {
+  ev_items_stats st;
+  ev_items_stat(p->table, &st);
+  return st.log_bytes > LONG_LOG && st.log_bytes > st.snapshot_bytes / 2 ? ev_items_compact(p->table) : EV_OK;
+}
+
 static ev_status say_put(const putting *p, uint64_t started_ns) {
   ev_items_stats st;
   ev_items_stat(p->table, &st);
@@ -322,6 +330,7 @@ static ev_status run_put(json_t *opts) {
   }
   ev_bar_end(&p.bar);
   if (status == EV_OK && p.table == NULL) status = ev_fail(EV_EINVAL, "no items: table '%s' is not there, and its first item makes it", p.name);
+  if (status == EV_OK) status = settle(&p);
   if (status == EV_OK) status = say_put(&p, started);
   else if (status != EV_EINTR && begun && p.table != NULL) ev_fail(status, "%s (%zu items were put before it)", ev_error(), p.n_put);
   else if (status == EV_EINTR && p.table != NULL && !ev_opt_flag(opts, "quiet")) fprintf(stderr, "evection: %zu items are in table '%s'\n", p.n_put, p.name);

@@ -323,6 +323,31 @@ static int items_has(lua_State *L) {
   return 1;
 }
 
+static int items_ids(lua_State *L) { /* items:ids() → every id there is, in the order of rows */
+  check(L);
+  lbatch *b = push_batch(L);
+  const ev_item *items;
+  ev_items_reader r;
+  ev_status status = EV_OK;
+  ev_items_begin(&r, check(L));
+  for (uint32_t row = ev_items_next(&r, 0); row != EV_NONE && status == EV_OK; row = ev_items_next(&r, row + 1)) {
+    size_t len;
+    const char *id = ev_items_id(&r, row, &len);
+    status = ev_item_batch_add(b->batch, id, len);
+  }
+  ev_items_end(&r);
+  if (status == EV_OK) status = ev_item_batch_get(b->batch, 0, &items);
+  if (status != EV_OK) return batch_fail(L, b, status);
+  size_t n = ev_item_batch_n(b->batch);
+  lua_createtable(L, (int)n, 0);
+  for (size_t i = 0; i < n; i++) {
+    lua_pushstring(L, items[i].id);
+    lua_rawseti(L, -2, (int)i + 1);
+  }
+  drop_batch(b);
+  return 1;
+}
+
 static int by_row(const void *a, const void *b) { return (*(const uint32_t *)a > *(const uint32_t *)b) - (*(const uint32_t *)a < *(const uint32_t *)b); }
 
 /* What a search is asked for, in memory that stands on the stack. */
@@ -476,7 +501,7 @@ static int items_text(lua_State *L) {
 
 void ev_bind_items(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"put", items_put}, {"get", items_get}, {"has", items_has}, {"delete", items_delete}, {"search", items_search}, {"stats", items_stats},
+      {"put", items_put}, {"get", items_get}, {"has", items_has}, {"ids", items_ids}, {"delete", items_delete}, {"search", items_search}, {"stats", items_stats},
       {"compact", items_compact}, {"verify", items_verify}, {"close", items_close}, {"__len", items_size}, {"__gc", items_close},
       {"__tostring", items_text}, {NULL, NULL}};
   static const luaL_Reg batch_meta[] = {{"__gc", batch_close}, {NULL, NULL}};

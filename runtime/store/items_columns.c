@@ -168,6 +168,7 @@ static void show_column(const items_table *t, const items_column *c, ev_column *
   out->n_tokens = atomic_load_explicit(&c->tokens.n, memory_order_relaxed);
   out->token_ptr = (const uint64_t *)(const void *)c->tokens.ptr.base;
   out->token_bytes = c->tokens.bytes.base;
+  out->ids = &c->tokens;
 }
 
 ev_status items_make_view(items_table *t) {

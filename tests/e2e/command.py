@@ -98,7 +98,7 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2():
                         said = complaint(home, *words, *args, f"--{option}={bad}")
                         assert f"--{option}" in said and f"'{bad}'" in said, said
                     assert "twice" in complaint(home, *words, *args, f"--{option}=1", f"--{option}=1"), (name, option)
-        for name in ("check", "fit", "eval", "evolve", "serve", "run", "data show", "items put", "items get", "items search", "items stats"):
+        for name in ("check", "fit", "eval", "evolve", "serve", "run", "data show", "items put", "items delete", "items search", "items stats"):
             assert "is missing" in complaint(home, *name.split()), name
         for name in ("fit", "eval", "evolve", "serve", "data show", "agents", "lineage", "data list", "data generate", "items search", "items list"):
             assert "'b2'" in complaint(home, *name.split(), *(["a"] if name not in ("data list", "data generate", "items list") else []), "b2"), name

@@ -72,6 +72,10 @@ describe("a table", function()
     t:put(film(51))
     for round = 1, 3 do
       assert.equal(51, #t)
+      local all = t:ids()
+      table.sort(all, function(a, b) return tonumber(a:match "%d+") < tonumber(b:match "%d+") end)
+      for i = 1, 51 do assert.equal("film " .. i, all[i]) end
+      assert.equal(51, #all)
       for i = 1, 51 do assert.same(expected(i), plain(t:get("film " .. i))) end
       assert.is_nil(t:get "film 52")
       assert.is_true(t:has "film 1")
@@ -229,7 +233,7 @@ describe("a wrong call", function()
     t:close()
     for _, name in ipairs(words "put delete search") do support.refused("closed", t[name], t, {}, 1) end
     for _, name in ipairs(words "get has") do support.refused("closed", t[name], t, "a") end
-    for _, name in ipairs(words "stats compact verify") do support.refused("closed", t[name], t) end
+    for _, name in ipairs(words "ids stats compact verify") do support.refused("closed", t[name], t) end
     support.refused("closed", function() return #t end)
     t = items.open(folder)
     assert.equal(5, #t)
@@ -246,7 +250,7 @@ describe("a wrong call", function()
       list[n] = v
     end
     for _, object in ipairs { t, closed } do
-      for _, name in ipairs(words "put get has delete search stats verify") do
+      for _, name in ipairs(words "put get has ids delete search stats verify") do
         local method = object[name]
         support.refused("expected", method)
         for i = 1, n do
@@ -278,7 +282,7 @@ describe("a wrong call", function()
     for _, key in ipairs(words "__gc __index __len") do assert.is_nil(t[key]) end
     assert.is_false(pcall(function() t.search = print end))
     local index = native.index { n_dims = d, kind = "flat" }
-    for _, name in ipairs(words "put get has delete search stats compact verify close") do
+    for _, name in ipairs(words "put get has ids delete search stats compact verify close") do
       for _, other in ipairs { native.slate(), native.vector(3), native.rng(1), index } do support.refused("bad argument", t[name], other, 1, 1) end
     end
     support.refused("bad argument", index.search, t, { 1, 2, 3, 4 }, 1)
