@@ -30,9 +30,6 @@
 #define ITEMS_COLUMNS_MAX 512
 #define ITEMS_CLASSES 32 /* of list sizes: powers of two */
 #define ITEMS_NEVER UINT64_MAX
-#define ITEMS_POOL_MAX ((size_t)1 << 34)   /* bytes of a column's lists, and of its vocabulary */
-#define ITEMS_TOKENS_MAX ((size_t)1 << 28) /* of a vocabulary */
-#define ITEMS_IDS_MAX ((size_t)1 << 34)    /* bytes of all ids */
 
 /* ---- Rows and columns ----------------------------------------------------------------------------------*/
 typedef struct items_row {
@@ -112,6 +109,10 @@ typedef struct items_table {
   size_t shown_columns;  /* of n_columns, in the view */
   _Atomic size_t n_items, n_vectors; /* shown */
 } items_table;
+
+/* Address space that is reserved: bytes of all ids, of a column's lists, or of its vocabulary; and tokens of that. */
+static inline size_t items_most_bytes(const items_table *t) { return ((size_t)1 << 26) + (t->max_rows < (size_t)1 << 24 ? t->max_rows << 10 : (size_t)1 << 34); }
+static inline size_t items_most_tokens(const items_table *t) { return ((size_t)1 << 20) + 4 * t->max_rows; }
 
 static inline items_row *items_row_at(const items_table *t, uint32_t row) { return (items_row *)(void *)t->rows.base + row; }
 static inline items_word *items_word_at(const items_table *t, uint32_t row) { return (items_word *)(void *)t->words.base + row / 64; }

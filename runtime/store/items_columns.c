@@ -44,10 +44,10 @@ ev_status items_column_open(items_table *t, items_column *c) {
   EV_TRY(ev_region_open(&c->values, t->max_rows * value_bytes(c->type)));
   if (c->type == EV_TOKEN_LIST) {
     EV_TRY(ev_region_open(&c->lengths, t->max_rows * sizeof(uint32_t)));
-    EV_TRY(ev_region_open(&c->pool, ITEMS_POOL_MAX));
+    EV_TRY(ev_region_open(&c->pool, items_most_bytes(t)));
     EV_TRY(ev_region_grow(&c->pool, 1)); /* there is something to point to */
   }
-  if (c->type != EV_FLOAT) EV_TRY(ev_ids_open(&c->tokens, ITEMS_TOKENS_MAX, ITEMS_POOL_MAX));
+  if (c->type != EV_FLOAT) EV_TRY(ev_ids_open(&c->tokens, items_most_tokens(t), items_most_bytes(t)));
   return items_column_room(t, c, 0);
 }
 

@@ -281,11 +281,11 @@ static ev_status map_column(items_table *t, const ev_pack *p, size_t i, const ch
     EV_TRY(take_array(p, name, EV_U32, n, t->max_rows * sizeof(uint32_t), &c->lengths));
     array_name(name, i, "pool");
     EV_TRY(ev_pack_get(p, name, EV_U32, &pool));
-    EV_TRY(take_array(p, name, EV_U32, SIZE_MAX, ITEMS_POOL_MAX, &c->pool));
+    EV_TRY(take_array(p, name, EV_U32, SIZE_MAX, items_most_bytes(t), &c->pool));
     c->pool_used = c->pool_mapped = pool.rows;
   }
   array_name(name, i, "token");
-  if (c->type != EV_FLOAT) EV_TRY(ev_ids_map(&c->tokens, ITEMS_TOKENS_MAX, ITEMS_POOL_MAX, p, name));
+  if (c->type != EV_FLOAT) EV_TRY(ev_ids_map(&c->tokens, items_most_tokens(t), items_most_bytes(t), p, name));
   return items_column_room(t, c, n);
 }
 
@@ -311,7 +311,7 @@ static ev_status map_table(items_table *t, const ev_pack *p, uint64_t *seq, item
   if (t->epochs == NULL) return EV_ENOMEM;
   if (t->index != NULL && (ev_index_opts(t->index)->n_dims != o.n_dims || ev_index_n(t->index) > n || ev_index_n_rows(t->index) > n))
     return wrong(p, "its index is of another table");
-  EV_TRY(ev_ids_map(&t->ids, 4 * t->max_rows, ITEMS_IDS_MAX, p, "items.id"));
+  EV_TRY(ev_ids_map(&t->ids, 4 * t->max_rows, items_most_bytes(t), p, "items.id"));
   if (atomic_load(&t->ids.n) != n) return wrong(p, "not as many ids as rows");
   EV_TRY(items_table_frame(t));
   EV_TRY(ev_region_grow(&t->heads, (n + 1) * sizeof(uint32_t)));

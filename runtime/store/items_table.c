@@ -25,7 +25,7 @@ ev_status items_table_open(items_table *t, const ev_index_options *o) {
   if (o->n_dims > 0) EV_TRY(ev_index_new(&t->index, o));
   t->epochs = t->index != NULL ? ev_index_epochs(t->index) : ev_epochs_new();
   if (t->epochs == NULL) return EV_ENOMEM;
-  EV_TRY(ev_ids_open(&t->ids, 4 * t->max_rows, ITEMS_IDS_MAX));
+  EV_TRY(ev_ids_open(&t->ids, 4 * t->max_rows, items_most_bytes(t)));
   EV_TRY(items_table_frame(t));
   t->view_changed = true;
   EV_TRY(items_settle(t));

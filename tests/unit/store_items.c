@@ -98,6 +98,8 @@ static void check_search(const ev_items *t, const ev_items_reader *reader, const
 }
 
 /* ---- Tests ----------------------------------------------------------------------------------------------*/
+static bool slow(void) { return getenv("EVECTION_SLOW") != NULL; } /* under valgrind: less of the same */
+
 static void random_calls(const char *kind, size_t n_dims, uint64_t seed) {
   char name[64];
   snprintf(name, sizeof name, "random-%s-%zu-%d", kind, n_dims, (int)seed);
@@ -112,7 +114,7 @@ static void random_calls(const char *kind, size_t n_dims, uint64_t seed) {
   int age = 0;
   ev_rng r;
   ev_rng_seed(&r, seed, 0);
-  for (int step = 0; step < 700; step++) {
+  for (int step = 0; step < (slow() ? 200 : 700); step++) {
     uint32_t what = ev_rng_below(&r, 40);
     if (what < 22) {
       if (put_random(t, m, &r, ev_rng_below(&r, 10) == 0 ? 40 : 4, n_dims > 0) != EV_OK) fail_msg("seed %d, step %d: put: %s", (int)seed, step, ev_error());
@@ -166,7 +168,7 @@ static void random_calls(const char *kind, size_t n_dims, uint64_t seed) {
 
 static void random_calls_agree_with_a_model(void **s) {
   (void)s;
-  for (uint64_t seed = 1; seed <= 4; seed++) random_calls("flat", MODEL_DIMS, seed);
+  for (uint64_t seed = 1; seed <= (slow() ? 1 : 4); seed++) random_calls("flat", MODEL_DIMS, seed);
   random_calls("ivf", MODEL_DIMS, 11);
   random_calls("hnsw", MODEL_DIMS, 12);
   random_calls("hnsw", MODEL_DIMS, 13);
@@ -319,7 +321,7 @@ static void a_failed_write_is_taken_back(void **s) {
   model *m = calloc(1, sizeof *m);
   ev_rng r;
   ev_rng_seed(&r, 22, 0);
-  for (int i = 0; i < 200; i++) {
+  for (int i = 0; i < 120; i++) {
     ev_items_reader reader;
     unsigned who;
     model before = *m;

@@ -162,7 +162,7 @@ static void kills_lose_nothing_acknowledged(void **s) {
   (void)s;
   const char *rounds = getenv("EVECTION_KILL_ROUNDS"), *given = getenv("EVECTION_KILL_SEED"), *path = in_folder("killed");
   uint64_t seed = given != NULL ? strtoull(given, NULL, 10) : 1, n_done = 0, n_torn = 0, n_half = 0, cut_bytes = 0, generation = 0;
-  uint32_t n = rounds != NULL ? (uint32_t)strtoul(rounds, NULL, 10) : 100, next[WRITERS] = {0};
+  uint32_t n = rounds != NULL ? (uint32_t)strtoul(rounds, NULL, 10) : getenv("EVECTION_SLOW") != NULL ? 10 : 100, next[WRITERS] = {0};
   ev_items_options o = options("hnsw", MODEL_DIMS), reading = o;
   model *m = calloc(1, sizeof *m), *more = calloc(1, sizeof *more);
   ev_rng r;

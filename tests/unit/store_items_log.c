@@ -92,7 +92,7 @@ static void a_log_cut_anywhere_holds_all_whole_records(void **s) {
   ev_items_options o = options("flat", MODEL_DIMS), reading = o;
   reading.read_only = true;
   assert_int_equal(log.size, ends[CALLS]);
-  for (size_t size = 0; size < log.size; size++) {
+  for (size_t size = 0; size < log.size; size += getenv("EVECTION_SLOW") != NULL ? 13 : 1) {
     ev_items *t;
     ev_items_stats st;
     write_bytes(dir, "log.0", log.data, size);
@@ -142,7 +142,7 @@ static void every_flipped_byte_of_a_log_is_an_error_and_changes_nothing(void **s
   make_log(made, CALLS, states, ends);
   bytes log = read_bytes(made, "log.0");
   ev_items_options o = options("flat", MODEL_DIMS);
-  for (size_t i = 0; i < log.size; i++) {
+  for (size_t i = 0; i < log.size; i += getenv("EVECTION_SLOW") != NULL ? 13 : 1) {
     ev_items *t;
     uint8_t before = log.data[i];
     log.data[i] ^= i % 3 == 0 ? 0xFF : (uint8_t)(1 << i % 8);
@@ -175,7 +175,7 @@ static ev_status put_long(ev_items *t, const char *id) {
 
 typedef struct putting {
   ev_items *t;
-  char id[16];
+  char id[32];
 } putting;
 
 static void *put_one(void *arg) {
@@ -270,10 +270,11 @@ static void every_flipped_byte_and_every_cut_of_a_snapshot_is_an_error(void **s)
     bytes snapshot = read_bytes(dir, "snapshot.1"), log = read_bytes(dir, "log.1");
     ev_items_options o = options(kinds[k], MODEL_DIMS);
     ev_items *t;
+    bool slow = getenv("EVECTION_SLOW") != NULL; /* under valgrind */
     size_t zeros = 0; /* before this byte; between the arrays there are thousands, of which some will do */
     for (size_t i = 0; i < snapshot.size; i++) {
       zeros = snapshot.data[i] == 0 ? zeros + 1 : 0;
-      if (zeros > 64 && i % 97 != 0 && (i + 1 == snapshot.size || snapshot.data[i + 1] == 0)) continue;
+      if ((zeros > 64 || slow) && i % 97 != 0 && (slow || i + 1 == snapshot.size || snapshot.data[i + 1] == 0)) continue;
       snapshot.data[i] ^= (uint8_t)(1 << i % 8);
       write_bytes(dir, "snapshot.1", snapshot.data, snapshot.size);
       ev_status status = ev_items_open(&t, dir, &o);
@@ -346,10 +347,10 @@ static void a_crash_anywhere_in_a_compaction_loses_nothing(void **s) {
       assert_true(is_there(at, names[0]) == ((crashes[i].files & 4) == 0));
       assert_int_equal(ev_items_compact(t), EV_OK);
       check(t, m, "compacted again");
+      for (int f = 0; f < 5; f++) assert_false(is_there(at, names[f]));
       ev_items_close(t);
       t = open_items(at, &o);
       check(t, m, "opened again");
-      assert_false(is_there(at, names[0]) || is_there(at, names[1]));
       ev_items_close(t);
     }
     free((void *)(uintptr_t)at);
