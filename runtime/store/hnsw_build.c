@@ -46,6 +46,9 @@ static ev_hnsw_side side_of(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch
   return side;
 }
 
+/* The metric, and for dot the angle, too. */
+static unsigned n_measures(const ev_hnsw *g) { return g->inverse.base != NULL ? 2 : 1; }
+
 /* Adds neighbours of a row to out, which has n_out, until it has `most`: of candidates, best first, each that is nearer to
  * the row than to every one added before it (Algorithm 4 of the paper), or with from_all to every one in out. A neighbour is
  * compared with all candidates that are left at once. from is overwritten. */
@@ -78,14 +81,15 @@ static size_t choose(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, ui
 /* Adds to a row's n_out neighbours, out of any n rows, until there are `most`. */
 static size_t choose_among(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, const uint32_t *rows, size_t n,
                            uint32_t *out, size_t n_out, size_t most) {
-  bool both = g->inverse.base != NULL, more = n_out > 0;
+  unsigned measures = n_measures(g);
+  bool more = n_out > 0;
   size_t had = n_out;
-  for (int angle = 0; angle <= both; angle++) {
+  for (unsigned angle = 0; angle < measures; angle++) {
     size_t n_pool = 0;
     ev_hnsw_side side = side_of(x, g, t, row, angle);
     ev_hnsw_scores(t->scores, x, &side, rows, n);
     for (size_t i = 0; i < n; i++) ev_hnsw_offer(t->pool, &n_pool, n, t->scores[i], rows[i], &side);
-    n_out = choose(x, g, t, row, angle, t->pool, n_pool, out, n_out, both && !angle ? had + (most - had) / 2 : most, more);
+    n_out = choose(x, g, t, row, angle, t->pool, n_pool, out, n_out, measures > 1 && !angle ? had + (most - had) / 2 : most, more);
   }
   return n_out;
 }
@@ -149,7 +153,7 @@ static void find_neighbours(const batch *b, ev_hnsw_scratch *t, uint32_t row) {
   ev_hnsw *g = b->g;
   const ev_index *x = b->x;
   unsigned level = ev_hnsw_level(g, row), top = (uint32_t)b->entry == EV_NONE ? 0 : (unsigned)(b->entry >> 32);
-  bool both = g->inverse.base != NULL;
+  unsigned measures = n_measures(g);
   ev_found at = {.row = (uint32_t)b->entry};
   uint32_t chosen[EV_HNSW_LINKS];
   size_t most;
@@ -162,8 +166,8 @@ static void find_neighbours(const batch *b, ev_hnsw_scratch *t, uint32_t row) {
   ev_hnsw_scores(&at.score, x, &side, &at.row, 1);
   if (top > level) at = ev_hnsw_descend(x, g, t, &side, at, top, level, b->n_rows);
   for (unsigned l = level < top ? level : top;; l--) {
-    size_t n_chosen = 0, links = l == 0 ? g->m0 : g->m, ef = both ? (g->ef_build + 1) / 2 : g->ef_build;
-    for (int angle = 0; angle <= both; angle++) {
+    size_t n_chosen = 0, links = l == 0 ? g->m0 : g->m, ef = measures > 1 ? (g->ef_build + 1) / 2 : g->ef_build;
+    for (unsigned angle = 0; angle < measures; angle++) {
       size_t n = 1;
       t->pool[0] = at;
       side = side_of(x, g, t, row, angle);
@@ -177,7 +181,7 @@ static void find_neighbours(const batch *b, ev_hnsw_scratch *t, uint32_t row) {
         if (b->by_level[i] != row) t->ids[n_others++] = b->by_level[i];
       ev_hnsw_scores(t->scores, x, &side, t->ids, n_others);
       for (size_t i = 0; i < n_others; i++) ev_hnsw_offer(t->pool, &n, ef, t->scores[i], t->ids[i], &side);
-      n_chosen = choose(x, g, t, row, angle, t->pool, n, chosen, n_chosen, both && !angle ? links / 2 : links, false);
+      n_chosen = choose(x, g, t, row, angle, t->pool, n, chosen, n_chosen, measures > 1 && !angle ? links / 2 : links, false);
     }
     ev_link *list = ev_hnsw_list(g, row, l, &most);
     write_list(list, most, chosen, n_chosen);
@@ -412,11 +416,12 @@ static void find_in_links(void *ctx, size_t begin, size_t end, int worker) {
   const batch *b = f->b;
   const ev_hnsw *g = b->g;
   ev_hnsw_scratch *t = b->scratch[worker];
+  unsigned measures = n_measures(g);
   for (size_t i = begin; i < end; i++) {
     uint64_t *keys = g->keys + i * FOUND;
     uint32_t n_found = 0, row = b->rows[i];
     for (unsigned l = ev_hnsw_level(g, row) + 1; l-- > 0;)
-      for (int angle = 0; angle <= (g->inverse.base != NULL); angle++) {
+      for (unsigned angle = 0; angle < measures; angle++) {
         size_t n_seeds = seeds_around(b, t, row, l), n_pool = 0, length;
         ev_hnsw_side side = side_of(b->x, g, t, row, angle);
         ev_hnsw_scores(t->scores, b->x, &side, t->ids, n_seeds);
