@@ -34,6 +34,7 @@ typedef struct ev_hnsw_scratch {
   size_t pool_room;
   ev_found *heap;    /* (heap_room) best on top; of a search with a filter */
   size_t heap_room;
+  ev_found *equal;   /* (m0) candidates for a list's last places */
   uint32_t *ids;     /* (room) rows to be compared, */
   float *scores;     /* and their scores */
   float *query;      /* (d) a stored row as a query, for the forms that want it decoded */
@@ -55,7 +56,8 @@ typedef struct ev_hnsw {
   _Atomic uint64_t entry; /* level << 32 | row; EV_NONE: the graph is empty */
   _Atomic(ev_hnsw_scratch *) idle[EV_HNSW_SLOTS];
   uint64_t *keys;       /* (2 · keys_room) the writer's: what is to be linked to what, and room for sorting */
-  size_t keys_room;
+  size_t *groups;       /* (keys_room + 1) where the keys of one list begin */
+  size_t keys_room;     /* 0: not there yet */
 } ev_hnsw;
 
 /* One side of comparisons, a query or a stored row: score = (weight · dot · weight[row] + bias[row] + plus) · by[row]. */
@@ -147,7 +149,8 @@ void ev_hnsw_unlink(ev_index *x, const uint32_t *rows, size_t n);
 ev_status ev_hnsw_grow(ev_hnsw *g, size_t n_rows);
 /* A row's list on a level, with others in place of those that are not in the graph any more, or are not among the kept.
  * @param[out] out (most) rows. Returns how many; *whole: none was missing. */
-size_t ev_hnsw_mend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, unsigned level, const ev_kept *kept, uint32_t *out, bool *whole);
+size_t ev_hnsw_mend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, unsigned level, const ev_kept *kept,
+                    uint32_t *out, bool *whole);
 
 /* ---- hnsw_file.c */
 ev_status ev_hnsw_write(const ev_index *x, ev_pack_writer *w, const ev_kept *kept);

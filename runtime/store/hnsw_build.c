@@ -1,11 +1,31 @@
-/* hnsw_build.c - insertion into the graph and removal from it. */
+/* hnsw_build.c - insertion into the graph and removal from it.
+ *
+ * Batches. Rows are put in batches that grow with the graph: all of a batch look for their neighbours in the graph as it
+ * stands and among each other, in parallel; then every list that is to lead back is written by one thread, for all who ask
+ * together. So the graph depends on no thread's speed (Manohar et al., ParlayANN, 2024). Batches of one make the graph no
+ * better: recall 0.991 either way at effort 14 on 100,000 clustered rows; and as the rows of a batch see each other, it may be
+ * all of one cluster. Building takes 0.4 of hnswlib's time on a million.
+ *
+ * Neighbours. A candidate is chosen if it is nearer to the row than to all chosen before it. Filling lists up with those
+ * passed over cost 8 % more comparisons at the same recall; only copies, as near to the row as to each other, fill up, drawn
+ * by lot, so that a thousand equal vectors hang together and hide nobody.
+ *
+ * Inner product. Half of a list is chosen by inner product, half by angle. By inner product alone (Morozov and Babenko 2018)
+ * the short vectors hang on few links: on Gowalla's item factors with the longer half filtered out recall was 0.74, now 0.99,
+ * and without a filter 0.875 became 0.894 at effort 10. The space with one more dimension in which all are of one length
+ * (Bachrach et al. 2014) gave 0.65, angle alone 0.878, and less at higher effort.
+ *
+ * Removal. Who links to a row that goes is looked for around it (9 of 10 are found); each gets links to that row's neighbours
+ * instead. A link that is not found leads to a row that is no node and is passed over, or to the row's next vector. After
+ * every row was replaced once in random order recall was 0.991 where a new graph has 0.992 (effort 28, 50,000 clustered rows). */
 #include <math.h>
 #include <string.h>
 
 #include "hnsw.h"
 
-#define EQUAL 16  /* of one likeness, in a pool */
+#define EQUAL 16  /* rows of one likeness in a pool */
 #define ONE_IN 16 /* a batch is at most this part of the graph */
+
 static uint8_t *levels(const ev_hnsw *g) { return (uint8_t *)g->level.base; }
 
 /* ---- Likeness of stored rows ------------------------------------------------------------------------------*/
@@ -26,17 +46,21 @@ static ev_hnsw_side side_of(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch
   return side;
 }
 
+/* The metric, and for dot the angle, too. */
+static unsigned n_measures(const ev_hnsw *g) { return g->inverse.base != NULL ? 2 : 1; }
+
 /* Adds neighbours of a row to out, which has n_out, until it has `most`: of candidates, best first, each that is nearer to
- * the row than to every one chosen before it (Algorithm 4 of the paper). from is overwritten. */
-static size_t choose(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, bool angle, ev_found *from, size_t n, uint32_t *out, size_t n_out, size_t most, bool apart_from_all) {
-  ev_found equal[EV_HNSW_LINKS];
+ * the row than to every one added before it (Algorithm 4 of the paper), or with from_all to every one in out. A neighbour is
+ * compared with all candidates that are left at once. from is overwritten. */
+static size_t choose(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, bool angle, ev_found *from, size_t n,
+                     uint32_t *out, size_t n_out, size_t most, bool from_all) {
   size_t n_equal = 0, had = n_out, left = 0;
   for (size_t i = 0; i < n; i++) {
     bool there = false;
     for (size_t k = 0; k < had && !there; k++) there = out[k] == from[i].row;
     if (!there) from[left++] = from[i];
   }
-  for (size_t next = apart_from_all ? 0 : had; left > 0 && n_out < most; next++) {
+  for (size_t next = from_all ? 0 : had; left > 0 && n_out < most; next++) {
     if (next == n_out) {
       out[n_out++] = from[0].row;
       memmove(from, from + 1, --left * sizeof *from);
@@ -48,22 +72,24 @@ static size_t choose(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, ui
     ev_hnsw_scores(t->scores, x, &side, t->ids, n);
     for (size_t i = 0; i < n; i++)
       if (t->scores[i] < from[i].score) from[left++] = from[i];
-      else if (t->scores[i] == from[i].score) ev_hnsw_offer(equal, &n_equal, most, ev_hnsw_lot(row, from[i].row), from[i].row, &side);
+      else if (t->scores[i] == from[i].score) ev_hnsw_offer(t->equal, &n_equal, most, ev_hnsw_lot(row, from[i].row), from[i].row, &side);
   }
-  for (size_t i = 0; i < n_equal && n_out < most; i++) out[n_out++] = equal[i].row;
+  for (size_t i = 0; i < n_equal && n_out < most; i++) out[n_out++] = t->equal[i].row;
   return n_out;
 }
 
-/* A row's neighbours out of any n rows, at most `most`. */
-static size_t choose_among(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, const uint32_t *rows, size_t n, uint32_t *out, size_t n_out, size_t most) {
-  bool both = g->inverse.base != NULL, more = n_out > 0;
+/* Adds to a row's n_out neighbours, out of any n rows, until there are `most`. */
+static size_t choose_among(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, const uint32_t *rows, size_t n,
+                           uint32_t *out, size_t n_out, size_t most) {
+  unsigned measures = n_measures(g);
+  bool more = n_out > 0;
   size_t had = n_out;
-  for (int angle = 0; angle <= both; angle++) {
+  for (unsigned angle = 0; angle < measures; angle++) {
     size_t n_pool = 0;
     ev_hnsw_side side = side_of(x, g, t, row, angle);
     ev_hnsw_scores(t->scores, x, &side, rows, n);
     for (size_t i = 0; i < n; i++) ev_hnsw_offer(t->pool, &n_pool, n, t->scores[i], rows[i], &side);
-    n_out = choose(x, g, t, row, angle, t->pool, n_pool, out, n_out, both && !angle ? had + (most - had) / 2 : most, more);
+    n_out = choose(x, g, t, row, angle, t->pool, n_pool, out, n_out, measures > 1 && !angle ? had + (most - had) / 2 : most, more);
   }
   return n_out;
 }
@@ -119,7 +145,6 @@ typedef struct batch {
   ev_hnsw_scratch **scratch; /* one a worker */
   const uint32_t *by_level;  /* (n) rows, the highest first */
   const size_t *n_above;     /* rows of a level and higher */
-  size_t *groups;            /* (n_groups + 1) where a target's keys begin */
   size_t n_groups;
 } batch;
 
@@ -128,21 +153,21 @@ static void find_neighbours(const batch *b, ev_hnsw_scratch *t, uint32_t row) {
   ev_hnsw *g = b->g;
   const ev_index *x = b->x;
   unsigned level = ev_hnsw_level(g, row), top = (uint32_t)b->entry == EV_NONE ? 0 : (unsigned)(b->entry >> 32);
-  bool both = g->inverse.base != NULL;
+  unsigned measures = n_measures(g);
   ev_found at = {.row = (uint32_t)b->entry};
   uint32_t chosen[EV_HNSW_LINKS];
   size_t most;
   for (unsigned l = at.row == EV_NONE ? 0 : top + 1; l <= level; l++) {
     ev_link *list = ev_hnsw_list(g, row, l, &most);
-    write_list(list, most, NULL, 0);
+    write_list(list, most, &row, 0);
   }
   if (at.row == EV_NONE) return;
   ev_hnsw_side side = side_of(x, g, t, row, false);
   ev_hnsw_scores(&at.score, x, &side, &at.row, 1);
   if (top > level) at = ev_hnsw_descend(x, g, t, &side, at, top, level, b->n_rows);
   for (unsigned l = level < top ? level : top;; l--) {
-    size_t n_chosen = 0, links = l == 0 ? g->m0 : g->m, ef = both ? (g->ef_build + 1) / 2 : g->ef_build;
-    for (int angle = 0; angle <= both; angle++) {
+    size_t n_chosen = 0, links = l == 0 ? g->m0 : g->m, ef = measures > 1 ? (g->ef_build + 1) / 2 : g->ef_build;
+    for (unsigned angle = 0; angle < measures; angle++) {
       size_t n = 1;
       t->pool[0] = at;
       side = side_of(x, g, t, row, angle);
@@ -156,7 +181,7 @@ static void find_neighbours(const batch *b, ev_hnsw_scratch *t, uint32_t row) {
         if (b->by_level[i] != row) t->ids[n_others++] = b->by_level[i];
       ev_hnsw_scores(t->scores, x, &side, t->ids, n_others);
       for (size_t i = 0; i < n_others; i++) ev_hnsw_offer(t->pool, &n, ef, t->scores[i], t->ids[i], &side);
-      n_chosen = choose(x, g, t, row, angle, t->pool, n, chosen, n_chosen, both && !angle ? links / 2 : links, false);
+      n_chosen = choose(x, g, t, row, angle, t->pool, n, chosen, n_chosen, measures > 1 && !angle ? links / 2 : links, false);
     }
     ev_link *list = ev_hnsw_list(g, row, l, &most);
     write_list(list, most, chosen, n_chosen);
@@ -194,15 +219,15 @@ static void link_back(const batch *b, ev_hnsw_scratch *t, const uint64_t *keys, 
 
 static void link_some(void *ctx, size_t begin, size_t end, int worker) {
   const batch *b = ctx;
-  for (size_t i = begin; i < end; i++) link_back(b, b->scratch[worker], b->g->keys + b->groups[i], b->groups[i + 1] - b->groups[i]);
+  for (size_t i = begin; i < end; i++) link_back(b, b->scratch[worker], b->g->keys + b->g->groups[i], b->g->groups[i + 1] - b->g->groups[i]);
 }
 
 static void make_groups(batch *b, size_t n_keys) {
   sort_keys(b->g->keys, n_keys, b->g->keys_room);
   b->n_groups = 0;
   for (size_t i = 0; i < n_keys; i++)
-    if (i == 0 || b->g->keys[i] >> 24 != b->g->keys[i - 1] >> 24) b->groups[b->n_groups++] = i;
-  b->groups[b->n_groups] = n_keys;
+    if (i == 0 || b->g->keys[i] >> 24 != b->g->keys[i - 1] >> 24) b->g->groups[b->n_groups++] = i;
+  b->g->groups[b->n_groups] = n_keys;
 }
 
 static void put_batch(batch *b) {
@@ -235,25 +260,23 @@ static void put_batch(batch *b) {
   if ((uint32_t)entry == EV_NONE || first > entry >> 32) atomic_store_explicit(&g->entry, (uint64_t)first << 32 | b->rows[0], memory_order_release);
 }
 
-
 /* ---- Workers ----------------------------------------------------------------------------------------------*/
 static void workers_give(batch *b, int n_workers) {
   for (int w = 0; b->scratch != NULL && w < n_workers; w++) ev_hnsw_scratch_give(b->g, b->scratch[w]);
   ev_free(b->scratch);
-  ev_free(b->groups);
 }
 
 static ev_status workers_take(batch *b, int n_workers) {
   ev_hnsw *g = b->g;
-  size_t room = EV_HNSW_BATCH * (g->m0 + 2 * g->m);
-  if (g->keys == NULL) {
-    g->keys = ev_alloc(2 * room, sizeof *g->keys);
-    if (g->keys == NULL) return EV_ENOMEM;
+  if (g->keys_room == 0) {
+    size_t room = EV_HNSW_BATCH * (g->m0 + 2 * g->m);
+    if (g->keys == NULL) g->keys = ev_alloc(2 * room, sizeof *g->keys);
+    if (g->groups == NULL) g->groups = ev_alloc(room + 1, sizeof *g->groups);
+    if (g->keys == NULL || g->groups == NULL) return EV_ENOMEM;
     g->keys_room = room;
   }
   b->scratch = ev_zalloc((size_t)n_workers, sizeof *b->scratch);
-  b->groups = ev_alloc(g->keys_room + 1, sizeof *b->groups);
-  bool ok = b->scratch != NULL && b->groups != NULL;
+  bool ok = b->scratch != NULL;
   for (int w = 0; w < n_workers && ok; w++) ok = (b->scratch[w] = ev_hnsw_scratch_take(b->x, g, b->n_rows, g->room)) != NULL;
   if (ok) return EV_OK;
   workers_give(b, n_workers);
@@ -315,14 +338,15 @@ ev_status ev_hnsw_put(ev_index *x, const uint32_t *rows, size_t n) {
 }
 
 /* ---- Removal ----------------------------------------------------------------------------------------------*/
-#define AROUND 48 /* rows around one that is taken out, whose links and whose neighbours' links are looked at */
-#define FOUND 256 /* links to a row that is taken out that are looked for, at most */
+#define AROUND 48 /* the effort of the search for those that link to a row that is taken out; 200 finds little more */
+#define FOUND 256 /* of them that are remembered, at most */
 
 static bool stays(const ev_hnsw *g, const ev_kept *kept, uint32_t row) {
   return kept == NULL ? ev_hnsw_linked(g, row) : row < kept->n_before && kept->renumber[row] != EV_NONE;
 }
 
-size_t ev_hnsw_mend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, unsigned level, const ev_kept *kept, uint32_t *out, bool *whole) {
+size_t ev_hnsw_mend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, unsigned level, const ev_kept *kept,
+                    uint32_t *out, bool *whole) {
   size_t most, n = 0, n_rows = atomic_load(&g->n_rows), n_gone = 0;
   const ev_link *list = ev_hnsw_list(g, row, level, &most);
   uint32_t gone[EV_HNSW_LINKS];
@@ -336,8 +360,7 @@ size_t ev_hnsw_mend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uin
   if (*whole) return n;
   ev_hnsw_visit(t, row);
   size_t n_ids = 0;
-  for (size_t i = 0; i < n; i++)
-    ev_hnsw_visit(t, out[i]);
+  for (size_t i = 0; i < n; i++) ev_hnsw_visit(t, out[i]);
   for (size_t i = 0; i < n_gone; i++) {
     size_t length;
     const ev_link *theirs = ev_hnsw_list(g, gone[i], level, &length);
@@ -387,17 +410,18 @@ typedef struct finding {
   uint32_t *n_found; /* (n) */
 } finding;
 
-/* Who links to a row that goes: looked for among those it links to and those they link to. */
+/* Who links to a row that goes: looked for among all that a search for it looks at. */
 static void find_in_links(void *ctx, size_t begin, size_t end, int worker) {
   const finding *f = ctx;
   const batch *b = f->b;
   const ev_hnsw *g = b->g;
   ev_hnsw_scratch *t = b->scratch[worker];
+  unsigned measures = n_measures(g);
   for (size_t i = begin; i < end; i++) {
     uint64_t *keys = g->keys + i * FOUND;
     uint32_t n_found = 0, row = b->rows[i];
     for (unsigned l = ev_hnsw_level(g, row) + 1; l-- > 0;)
-      for (int angle = 0; angle <= (g->inverse.base != NULL); angle++) {
+      for (unsigned angle = 0; angle < measures; angle++) {
         size_t n_seeds = seeds_around(b, t, row, l), n_pool = 0, length;
         ev_hnsw_side side = side_of(b->x, g, t, row, angle);
         ev_hnsw_scores(t->scores, b->x, &side, t->ids, n_seeds);
@@ -405,8 +429,7 @@ static void find_in_links(void *ctx, size_t begin, size_t end, int worker) {
         ev_hnsw_beam(b->x, g, t, &side, l, AROUND, &n_pool, b->n_rows);
         for (size_t k = 0; k < t->n_touched && n_found < FOUND; k++) {
           const ev_link *theirs = ev_hnsw_list(g, t->touched[k], l, &length);
-          if (k + 8 < t->n_touched && l == 0) __builtin_prefetch(g->ground.base + t->touched[k + 8] * length * sizeof(ev_link)), __builtin_prefetch(g->ground.base + t->touched[k + 8] * length * sizeof(ev_link) + 64);
-          if (ev_hnsw_linked(g, t->touched[k]) && theirs != NULL && leads_to(theirs, length, row)) keys[n_found++] = key_of(t->touched[k], l, i);
+          if (theirs != NULL && leads_to(theirs, length, row)) keys[n_found++] = key_of(t->touched[k], l, i);
         }
         ev_hnsw_forget(t);
       }
@@ -417,7 +440,7 @@ static void find_in_links(void *ctx, size_t begin, size_t end, int worker) {
 static void mend_some(void *ctx, size_t begin, size_t end, int worker) {
   const batch *b = ctx;
   for (size_t i = begin; i < end; i++) {
-    uint64_t key = b->g->keys[b->groups[i]];
+    uint64_t key = b->g->keys[b->g->groups[i]];
     uint32_t row = (uint32_t)(key >> 32), rows[EV_HNSW_LINKS];
     unsigned level = (unsigned)(key >> 24 & 255);
     size_t most;

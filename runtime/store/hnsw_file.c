@@ -93,7 +93,7 @@ static ev_status write_all(const writing *c) {
 
 ev_status ev_hnsw_write(const ev_index *x, ev_pack_writer *w, const ev_kept *kept) {
   ev_hnsw *g = x->state;
-  writing c = {.x = x, .g = g, .w = w, .kept = kept, .t = ev_hnsw_scratch_take(x, g, kept->n_before, EV_HNSW_BATCH)};
+  writing c = {.x = x, .g = g, .w = w, .kept = kept, .t = ev_hnsw_scratch_take(x, g, kept->n_before, g->room)};
   if (c.t == NULL) return EV_ENOMEM;
   ev_status status = write_all(&c);
   ev_hnsw_scratch_give(g, c.t);
