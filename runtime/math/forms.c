@@ -113,10 +113,10 @@ DISTANCES(f16, uint16_t, ev_of_f16)
 DISTANCES(bf16, uint16_t, ev_of_bf16)
 
 const ev_form_kernels ev_forms_scalar[4] = {
-    {dot_f32, dot_f32, dots_f32, dots_at_f32, distances_f32, encode_f32, decode_f32},
-    {dot_f16, pair_f16, dots_f16, dots_at_f16, distances_f16, encode_f16, decode_f16},
-    {dot_bf16, pair_bf16, dots_bf16, dots_at_bf16, distances_bf16, encode_bf16, decode_bf16},
-    {dot_i8, dot_i8, dots_i8, dots_at_i8, NULL, encode_i8, decode_i8},
+    {dot_f32, dot_f32, dots_f32, dots_at_f32, distances_f32, encode_f32, decode_f32, NULL, NULL},
+    {dot_f16, pair_f16, dots_f16, dots_at_f16, distances_f16, encode_f16, decode_f16, NULL, NULL},
+    {dot_bf16, pair_bf16, dots_bf16, dots_at_bf16, distances_bf16, encode_bf16, decode_bf16, NULL, NULL},
+    {dot_i8, dot_i8, dots_i8, dots_at_i8, NULL, encode_i8, decode_i8, NULL, NULL},
 };
 
 /* ---- What is chosen --------------------------------------------------------------------------------------------*/

@@ -7,7 +7,7 @@
 
 #define TARGET __attribute__((target("avx2,fma,f16c")))
 #define INLINE TARGET static inline __attribute__((always_inline))
-#define AHEAD 8
+#define AHEAD 12
 
 typedef float type_f32;
 typedef uint16_t type_f16, type_bf16;

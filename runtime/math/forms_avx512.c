@@ -7,7 +7,7 @@
 
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
 #define INLINE TARGET static inline __attribute__((always_inline))
-#define AHEAD 8
+#define AHEAD 12
 
 typedef float type_f32;
 typedef uint16_t type_f16, type_bf16;
@@ -117,6 +117,53 @@ INLINE int32_t shift_bytes(const int8_t *q, size_t d) {
 #define FAMILY bytes
 #include "dots_body.h"
 
+/* Many queries: 64 rows are packed so that a vector holds four bytes of sixteen rows, and each lane sums up a row of its
+ * own; four bytes of a query meet them all. No horizontal sums are left, and a load serves four products. */
+static void pack_i8(void *out, const void *rows, const uint32_t *list, size_t stride, size_t n, size_t d) {
+  size_t words = (d + 3) / 4, k;
+  for (size_t i = 0; i < (n + 63) / 64 * 64; i++) {
+    uint32_t *o = (uint32_t *)out + i / 16 * 16 * words + i % 16, word;
+    if (i >= n) {
+      for (k = 0; k < words; k++) o[16 * k] = 0;
+      continue;
+    }
+    const char *row = (const char *)rows + (list != NULL ? list[i] : i) * stride;
+    for (k = 0; k < d / 4; k++) memcpy(&word, row + 4 * k, 4), o[16 * k] = word ^ 0x80808080u;
+    if (k < words) word = 0, memcpy(&word, row + 4 * k, d % 4), o[16 * k] = word ^ 0x80808080u;
+  }
+}
+
+TARGET static void products_i8(float *out, const void *q, size_t q_stride, size_t m, const void *packed, size_t n, size_t d) {
+  size_t words = (d + 3) / 4;
+  for (size_t i = 0; i < m; i += 4) {
+    const int8_t *p[4];
+    __m512i shift[4];
+    for (size_t j = 0; j < 4; j++) {
+      p[j] = (const int8_t *)q + (i + j < m ? i + j : m - 1) * q_stride; /* the last again where there are not four */
+      shift[j] = _mm512_set1_epi32(shift_bytes(p[j], d));
+    }
+    for (size_t b = 0; b < n; b += 64) {
+      const uint32_t *x = (const uint32_t *)packed + b * words;
+      __m512i sum[4][4] = {0};
+      for (size_t k = 0; k < words; k++) {
+        __m512i r[4];
+        for (size_t g = 0; g < 4; g++) r[g] = _mm512_loadu_si512(x + 16 * (g * words + k));
+        for (size_t j = 0; j < 4; j++) {
+          int32_t word;
+          memcpy(&word, p[j] + 4 * k, 4);
+          __m512i s = _mm512_set1_epi32(word);
+          for (size_t g = 0; g < 4; g++) sum[j][g] = _mm512_dpbusd_epi32(sum[j][g], r[g], s);
+        }
+      }
+      for (size_t j = 0; j < 4 && i + j < m; j++)
+        for (size_t g = 0; g < 4 && b + 16 * g < n; g++) {
+          size_t some = n - b - 16 * g < 16 ? n - b - 16 * g : 16;
+          _mm512_mask_storeu_ps(out + (i + j) * n + b + 16 * g, (__mmask16)((1u << some) - 1), _mm512_cvtepi32_ps(_mm512_sub_epi32(sum[j][g], shift[j])));
+        }
+    }
+  }
+}
+
 const ev_form_kernels ev_forms_avx512[4] = FORMS_TABLE;
-const ev_form_kernels ev_form_i8_vnni = {dot_i8_vnni, dot_i8_vnni, dots_i8_vnni, dots_at_i8_vnni, NULL, encode_i8, decode_i8};
+const ev_form_kernels ev_form_i8_vnni = {dot_i8_vnni, dot_i8_vnni, dots_i8_vnni, dots_at_i8_vnni, NULL, encode_i8, decode_i8, pack_i8, products_i8};
 #endif

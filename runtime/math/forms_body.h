@@ -130,8 +130,8 @@ TARGET static void decode_f32(float *out, const void *x, float scale, size_t d) 
 
 #define FORMS_TABLE                                                                                                      \
   {                                                                                                                      \
-    {dot_f32, dot_f32, dots_f32, dots_at_f32, dots_f32_distance, encode_f32, decode_f32},                                \
-        {dot_f16, dot_f16_pair, dots_f16, dots_at_f16, dots_f16_distance, encode_f16, decode_f16},                       \
-        {dot_bf16, dot_bf16_pair, dots_bf16, dots_at_bf16, dots_bf16_distance, encode_bf16, decode_bf16},                \
-        {dot_i8, dot_i8, dots_i8, dots_at_i8, NULL, encode_i8, decode_i8},                                               \
+    {dot_f32, dot_f32, dots_f32, dots_at_f32, dots_f32_distance, encode_f32, decode_f32, NULL, NULL},                                \
+        {dot_f16, dot_f16_pair, dots_f16, dots_at_f16, dots_f16_distance, encode_f16, decode_f16, NULL, NULL},                       \
+        {dot_bf16, dot_bf16_pair, dots_bf16, dots_at_bf16, dots_bf16_distance, encode_bf16, decode_bf16, NULL, NULL},                \
+        {dot_i8, dot_i8, dots_i8, dots_at_i8, NULL, encode_i8, decode_i8, NULL, NULL},                                               \
   }

@@ -14,6 +14,10 @@ typedef struct ev_form_kernels {
   void (*distances)(float *out, const void *q, const void *rows, size_t stride, size_t n, size_t d); /* Σ (q − r)², q f32; i8: NULL */
   void (*encode)(void *out, float *scale, const float *x, size_t d);
   void (*decode)(float *out, const void *x, float scale, size_t d);
+  /* Many queries with many rows, where that is faster than one after another; else NULL. pack takes n rows (those of the
+   * list, or in order) into (n rounded up to 64, d rounded up to 4) bytes; products gives (m, n) of m queries, zero padded. */
+  void (*pack)(void *out, const void *rows, const uint32_t *list, size_t stride, size_t n, size_t d);
+  void (*products)(float *out, const void *q, size_t q_stride, size_t m, const void *packed, size_t n, size_t d);
 } ev_form_kernels;
 
 typedef struct ev_kernels {

@@ -1,10 +1,10 @@
 /* scan.c - the k best rows for each query: product, filter and selection in one pass over the rows.
  *
  * Rows are taken in tiles of TILE. Many queries at once: a tile (decoded to f32 where it is f16 or bf16) is multiplied
- * with a group of queries by BLAS, and its scores are masked and offered to the heaps while they are in cache; the
- * obvious way, the whole product and then a scan, writes and reads m · n floats of memory. Few queries, or i8 rows, whose
- * integer products beat BLAS: each query's products with a tile go to a buffer and are offered from there; the first query
- * brings the tile into cache for the others. A single query runs at the speed of memory.
+ * with a group of queries by BLAS, or by the form's own product for i8, and its scores are masked and offered to the heaps
+ * while they are in cache; the obvious way, the whole product and then a scan, writes and reads m · n floats of memory. Few
+ * queries: each one's products with a tile go to a buffer and are offered from there; the first query brings the tile into
+ * cache for the others. A single query runs at the speed of memory.
  *
  * Same bits for any thread count: which rows share a tile depends only on `allowed` (chunks of CHUNK rows begin anew), which
  * queries share a group only on m, and the order of ids and scores is total, so it does not matter how heaps are merged.
@@ -18,16 +18,17 @@
 #define TILE 512    /* rows scored at once */
 #define CHUNK 8192  /* rows whose allowed ones are gathered into tiles together */
 #define GROUP 512   /* queries that share a tile: less, and BLAS spends its time packing (64: 1.5 times the bare product, 512: 1.05) */
-#define BLAS_FROM 8 /* queries that make a product worth its packing */
+#define MANY 24     /* queries that make a product worth its packing */
 
 typedef struct scan {
   const ev_scan *s;
   const ev_form_kernels *form;
   const float *q;       /* (m, d) */
-  const int8_t *codes;  /* (m, d) queries of i8 rows, or NULL */
+  const int8_t *codes;  /* (m, code_stride) queries of i8 rows, zero padded, or NULL */
+  size_t code_stride;
   const float *weights; /* (m) their scales, or NULL */
   size_t m, k, groups, group, ranges, range; /* queries a group, rows a range */
-  bool blas;
+  bool many;            /* products of a group of queries with a tile */
   uint32_t *ids;  /* (m, k): heaps of the first range, and the results */
   float *scores;
   uint32_t *more_ids; /* (ranges − 1, m, k): of the others */
@@ -43,7 +44,7 @@ typedef struct part {
   size_t begin, end, range; /* queries; which range */
   uint32_t *list;           /* (CHUNK) allowed rows of a chunk */
   float *tile;              /* (group, TILE) or (1, TILE) scores */
-  float *rows;              /* (TILE, d) gathered or decoded, where BLAS needs it */
+  float *rows;              /* (TILE, d) gathered, decoded or packed, where a product needs it */
   float *scales, *bias;     /* (TILE) gathered */
 } part;
 
@@ -100,21 +101,26 @@ static void score_tile(part *p, const uint32_t *list, size_t first, size_t n) {
     if (s->scales != NULL) scales = p->scales;
     if (s->bias != NULL) bias = p->bias;
   }
-  if (c->blas) {
-    const float *x = (const float *)(const void *)rows;
-    size_t step = s->stride / sizeof *x;
-    if (p->rows != NULL && (list != NULL || s->form != EV_FORM_F32)) {
-      for (size_t i = 0; i < n; i++)
-        c->form->decode(p->rows + i * s->d, list != NULL ? (const char *)s->rows + list[i] * s->stride : rows + i * s->stride, 1, s->d);
-      x = p->rows, step = s->d;
+  if (c->many) {
+    size_t m = p->end - p->begin;
+    if (s->form == EV_FORM_I8) {
+      c->form->pack(p->rows, rows, list, s->stride, n, s->d);
+      c->form->products(p->tile, c->codes + p->begin * c->code_stride, c->code_stride, m, p->rows, n, s->d);
+    } else {
+      const float *x = (const float *)(const void *)rows;
+      size_t step = s->stride / sizeof *x;
+      if (list != NULL || s->form != EV_FORM_F32) {
+        for (size_t i = 0; i < n; i++) c->form->decode(p->rows + i * s->d, rows + (list != NULL ? list[i] : i) * s->stride, 1, s->d);
+        x = p->rows, step = s->d;
+      }
+      cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)m, (int)n, (int)s->d, 1, c->q + p->begin * s->d, s->d > 0 ? (int)s->d : 1, x,
+                  step > 0 ? (int)step : 1, 0, p->tile, (int)n);
     }
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)(p->end - p->begin), (int)n, (int)s->d, 1, c->q + p->begin * s->d, s->d > 0 ? (int)s->d : 1, x,
-                step > 0 ? (int)step : 1, 0, p->tile, (int)n);
-    for (size_t i = p->begin; i < p->end; i++) select_from(p, i, p->tile + (i - p->begin) * n, n, list, (uint32_t)first, scales, bias);
+    for (size_t i = 0; i < m; i++) select_from(p, p->begin + i, p->tile + i * n, n, list, (uint32_t)first, scales, bias);
     return;
   }
   for (size_t i = p->begin; i < p->end; i++) {
-    const void *q = c->codes != NULL ? (const void *)(c->codes + i * s->d) : c->q + i * s->d;
+    const void *q = c->codes != NULL ? (const void *)(c->codes + i * c->code_stride) : c->q + i * s->d;
     if (list != NULL) c->form->dots_at(p->tile, q, s->rows, list, s->stride, n, s->d);
     else c->form->dots(p->tile, q, rows, s->stride, n, s->d);
     select_from(p, i, p->tile, n, list, (uint32_t)first, scales, bias);
@@ -125,8 +131,8 @@ static void scan_parts(void *ctx, size_t begin, size_t end, int worker) {
   (void)worker;
   scan *c = ctx;
   const ev_scan *s = c->s;
-  bool gather = c->blas && (s->form != EV_FORM_F32 || s->allowed != NULL);
-  size_t tile = TILE * (c->blas ? c->group : 1), listed = s->allowed != NULL ? CHUNK : 0, columns = s->allowed != NULL ? TILE : 0;
+  bool gather = c->many && (s->form != EV_FORM_F32 || s->allowed != NULL);
+  size_t tile = TILE * (c->many ? c->group : 1), listed = s->allowed != NULL ? CHUNK : 0, columns = s->allowed != NULL ? TILE : 0;
   float *room = ev_alloc(tile + listed + 2 * columns + (gather ? TILE * s->d : 0), sizeof *room);
   if (room == NULL) {
     atomic_store(&c->failed, EV_ENOMEM);
@@ -182,13 +188,14 @@ ev_status ev_scan_topk(uint32_t *ids, float *scores, const float *q, size_t m, s
   scan c = {.s = s, .form = ev_kernels_now()->forms[s->form], .q = q, .m = m, .k = k, .ids = ids, .scores = scores};
   atomic_init(&c.failed, EV_OK);
   cut(&c);
-  c.blas = s->form != EV_FORM_I8 && m >= BLAS_FROM;
+  c.many = m >= MANY && (s->form != EV_FORM_I8 || c.form->products != NULL);
   int8_t *codes = NULL;
   float *weights = NULL;
   ev_status status = EV_ENOMEM;
   if (s->form == EV_FORM_I8) {
-    if ((codes = ev_alloc(m, s->d)) == NULL || (weights = ev_alloc(m, sizeof *weights)) == NULL) goto done;
-    for (size_t i = 0; i < m; i++) c.form->encode(codes + i * s->d, &weights[i], q + i * s->d, s->d);
+    c.code_stride = (s->d + 63) / 64 * 64;
+    if ((codes = ev_zalloc(m, c.code_stride)) == NULL || (weights = ev_alloc(m, sizeof *weights)) == NULL) goto done;
+    for (size_t i = 0; i < m; i++) c.form->encode(codes + i * c.code_stride, &weights[i], q + i * s->d, s->d);
     c.codes = codes, c.weights = weights;
   }
   if ((c.used = ev_zalloc(c.ranges, m * sizeof *c.used)) == NULL) goto done;

@@ -143,7 +143,7 @@ static void check_all_filters(world *w, bool exact) {
 
 static void the_best_rows_are_those_of_a_sort(void **state) {
   (void)state;
-  static const size_t shapes[][4] = {{1, 2000, 33, 10}, {3, 1300, 7, 200}, {9, 900, 48, 30}, {70, 600, 20, 5}, {1, 40, 300, 60}, {11, 17, 1, 20}, {2, 0, 8, 3}, {9, 0, 8, 3}, {1, 1, 0, 2}, {9, 5, 0, 2}};
+  static const size_t shapes[][4] = {{1, 2000, 33, 10}, {3, 1300, 7, 200}, {9, 900, 48, 30}, {27, 900, 31, 30}, {70, 600, 20, 5}, {1, 40, 300, 60}, {11, 17, 1, 20}, {2, 0, 8, 3}, {24, 0, 8, 3}, {1, 1, 0, 2}, {24, 5, 0, 2}};
   for (size_t set = 0; set < N_SETS; set++) {
     if (ev_simd_force(sets[set]) != EV_OK) continue;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
@@ -158,7 +158,7 @@ static void the_best_rows_are_those_of_a_sort(void **state) {
 
 static void ties_go_to_the_lower_row(void **state) {
   (void)state;
-  static const size_t shapes[][4] = {{1, 3000, 4, 50}, {9, 1100, 3, 100}};
+  static const size_t shapes[][4] = {{1, 3000, 4, 50}, {25, 1100, 3, 100}};
   for (size_t set = 0; set < N_SETS; set++) {
     if (ev_simd_force(sets[set]) != EV_OK) continue;
     for (size_t i = 0; i < 2; i++) {
@@ -177,7 +177,7 @@ static void large_scans_are_cut_without_a_seam(void **state) {
   assert_int_equal(ev_simd_force("scalar"), EV_OK);
   for (size_t set = 0; set < N_SETS; set++) ev_simd_force(sets[set]); /* the last one there is */
   for (ev_form f = EV_FORM_F32; f <= EV_FORM_I8; f++) {
-    for (size_t m = 1; m <= 16; m += 15) {
+    for (size_t m = 1; m <= 26; m += 25) {
       world w = make(m, 40000, 5, 40, f, 77 + f, false);
       ev_scan s = {.rows = w.rows, .form = f, .stride = w.stride, .n = w.n, .d = w.d, .scales = w.scales, .seen_ptr = w.seen_ptr, .seen = w.seen};
       check(&w, &s, false);
@@ -197,15 +197,15 @@ static void numbers_that_are_none_are_never_chosen(void **state) {
   (void)state;
   for (size_t set = 0; set < N_SETS; set++) {
     if (ev_simd_force(sets[set]) != EV_OK) continue;
-    for (size_t m = 1; m <= 9; m += 8) {
+    for (size_t m = 1; m <= 25; m += 24) {
       world w = make(m, 50, 6, 50, EV_FORM_F32, 0, false);
       ev_scan s = {.rows = w.rows, .form = w.form, .stride = w.stride, .n = w.n, .d = w.d, .bias = w.bias};
       ((float *)(void *)w.rows)[7 * w.d] = NAN;
       w.bias[8] = -INFINITY;
       w.bias[9] = NAN;
       w.bias[10] = INFINITY;
-      uint32_t ids[9 * 50];
-      float scores[9 * 50];
+      uint32_t ids[25 * 50];
+      float scores[25 * 50];
       assert_int_equal(ev_scan_topk(ids, scores, w.q, m, 50, &s), EV_OK);
       for (size_t i = 0; i < m; i++) {
         assert_int_equal(ids[i * 50], 10);
@@ -236,13 +236,13 @@ static void a_query_scores_alike_alone_and_in_a_batch(void **state) {
 static void survives_faults_and_interruption(void **state) {
   (void)state;
   ev_threads_set(1);
-  for (size_t m = 1; m <= 9; m += 8) {
+  for (size_t m = 1; m <= 25; m += 24) {
     for (ev_form f = EV_FORM_F32; f <= EV_FORM_I8; f++) {
       world w = make(m, 700, 9, 5, f, f, false);
       allow(&w, 300);
       ev_scan s = {.rows = w.rows, .form = f, .stride = w.stride, .n = w.n, .d = w.d, .scales = w.scales, .allowed = w.allowed, .seen_ptr = w.seen_ptr, .seen = w.seen};
-      uint32_t ids[45];
-      float scores[45];
+      uint32_t ids[125];
+      float scores[125];
       ASSERT_SURVIVES_FAULTS(ev_scan_topk(ids, scores, w.q, m, 5, &s), (void)0);
       ev_interrupt();
       assert_int_equal(ev_scan_topk(ids, scores, w.q, m, 5, &s), EV_EINTR);

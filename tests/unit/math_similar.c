@@ -24,7 +24,7 @@ static void check(size_t m, size_t n, size_t d, ev_form f, float size) {
   for (size_t i = 0; i + (m > 1) < m; i++)
     for (size_t c = 0; c < d; c++) q[i * d + c] = size * (float)ev_rng_normal(&r);
   for (size_t j = 0; j < n; j++)
-    for (size_t c = 0; c < d && j != 1; c++) x[j * d + c] = j == 2 ? q[c] * 1.001f : size * (float)ev_rng_normal(&r);
+    for (size_t c = 0; c < d && j != 1; c++) x[j * d + c] = j == 2 && m > 0 ? q[c] * 1.001f : size * (float)ev_rng_normal(&r);
   for (size_t i = 0; i < m; i++) { /* what is compared are codes */
     memcpy(plain + i * d, q + i * d, d * 4);
     if (f == EV_FORM_I8) ev_form_encode(code, &scale, q + i * d, f, d), ev_form_decode(plain + i * d, code, scale, f, d);
