@@ -140,5 +140,5 @@ double ivf_cost(const ev_index *x, size_t want, unsigned effort, double share) {
   double n = (double)ev_index_n(x), rows = n / (double)g->n * effort / sqrt(share);
   if (rows * share < (double)want) rows = (double)want / share;
   if (rows > n) rows = n;
-  return (double)g->n / 2 + rows * (0.2 + 0.5 * share); /* centres lie in order, and rows are fetched ahead: less than a walk's rows each */
+  return (double)g->n + rows * (0.2 + 0.5 * share); /* in rows of a walk: 14 ns each against 24, as they are fetched ahead */
 }
