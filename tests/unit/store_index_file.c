@@ -107,8 +107,8 @@ static void an_index_without_rows_is_written_and_mapped(void **s) {
 /* Damage behind the checksums of header and table, which mapping does check: the answers may be wrong, nothing else. */
 static void damaged_bytes_give_wrong_answers_at_worst(void **s) {
   (void)s;
-  enum { N = 4200, K = 20, MANY = 60 };
-  float *vectors = vectors_of(N, 15), *q = vectors_of(4, 16), *got = malloc(DIMS * sizeof *got), scores[4 * K];
+  enum { MOST = 4200, K = 20, MANY = 60 };
+  float *vectors = vectors_of(MOST, 15), *q = vectors_of(4, 16), *got = malloc(DIMS * sizeof *got), scores[4 * K];
   uint32_t rows[4 * K];
   size_t opened = 0, rounds = slow() ? 12 : MANY;
   ev_rng r;
@@ -116,7 +116,8 @@ static void damaged_bytes_give_wrong_answers_at_worst(void **s) {
   for (size_t kind = 0; kind < N_OF(kinds); kind++) {
     char path[160];
     ev_index *x = new_index(kinds[kind], metrics[kind % 3], kind == 0 ? "f32" : "i8", true);
-    put_range(x, vectors, 0, N);
+    const uint32_t n = rows_for(kind, MOST);
+    put_range(x, vectors, 0, n);
     snprintf(path, sizeof path, "%s", in_folder("damaged"));
     assert_int_equal(write_index(x, path, NULL, 0), EV_OK);
     ev_index_free(x);
@@ -149,11 +150,11 @@ static void damaged_bytes_give_wrong_answers_at_worst(void **s) {
         ev_search search = {.k = K, .effort = turn == 0 ? 0 : 100};
         assert_int_equal(ev_index_search(y, q, 4, &search, rows, scores), EV_OK);
         for (size_t i = 0; i < 4 * K; i++) assert_true(rows[i] == EV_NONE || (ev_index_has(y, rows[i]) && scores[i] > -INFINITY));
-        for (uint32_t i = 0; i < N; i += 3) {
+        for (uint32_t i = 0; i < n; i += 3) {
           if (ev_index_has(y, i)) assert_int_equal(ev_index_delete(y, &i, 1), EV_OK);
           else assert_int_equal(ev_index_get(y, i, got), EV_ENOTFOUND);
         }
-        for (uint32_t i = 0; i < N; i += 2)
+        for (uint32_t i = 0; i < n; i += 2)
           if (!ev_index_has(y, i)) assert_int_equal(ev_index_put(y, &i, vectors + i * DIMS, 1), EV_OK);
         ev_pack_writer *w;
         assert_int_equal(ev_pack_writer_open(&w, in_folder("second"), "index"), EV_OK);
