@@ -1,12 +1,13 @@
 """EASE on Gowalla: our half-stored, tiled inverse against NumPy/SciPy's in-place LAPACK inverse of the same matrix.
 
 Both run the whole fit: XᵀX, + λ, Cholesky, inverse, division by the diagonal; time and highest resident memory; ours
-writes the model to disk too. BENCH_ITEMS (default all) keeps that many items, for a quick look.
+writes the model to disk too. BENCH_ITEMS (default all) keeps that many items, for a quick look. BENCH_KEPT=1 takes the
+peer's figures from the run before, where one side alone was disturbed.
 """
 import os
 import tempfile
 
-from support import evaluate, evection, measured, need, peer, row, write
+from support import evaluate, evection, measured, need, peer, remembered, row, write
 
 PEER = """
 import json, sys, time
@@ -53,7 +54,7 @@ def main():
                     if kept:
                         out.write(" ".join([user, *kept]) + "\n")
         evection(home, "data", "import", "--train", files["train"], "--test", files["test"], "--as", "gowalla", "--quiet")
-        theirs = peer(PEER, files["train"], n_items)
+        theirs = remembered("ease_peer", lambda: peer(PEER, files["train"], n_items))
         result = evaluate(home, "agent:ease", "--data", "gowalla", "--fold", "test", "--refit", "--cutoffs", "20")
     write("ease", [
         row("EASE fit, Gowalla, time", result["fit_seconds"], "s", "NumPy/SciPy, LAPACK in place", theirs["seconds"], theirs["seconds"] / result["fit_seconds"]),

@@ -56,6 +56,19 @@ def peer(program, *args):
     return dict(json.loads(text), max_rss_mb=usage.ru_maxrss / 1024)
 
 
+def remembered(name, measure):
+    """What `measure` returns; with BENCH_KEPT=1 what it returned the last time, if there was one."""
+    path = os.path.join(ROOT, "build", "bench", "kept", name + ".json")
+    if os.environ.get("BENCH_KEPT") == "1" and os.path.exists(path):
+        with open(path, encoding="utf-8") as f:
+            return json.load(f)
+    result = measure()
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(result, f)
+    return result
+
+
 def row(name, value, unit, peer_name, peer_value, ratio):
     return {"name": name, "value": value, "unit": unit, "peer": peer_name, "peer_value": peer_value, "ratio": ratio}
 
