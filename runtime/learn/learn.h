@@ -124,4 +124,97 @@ ev_status ev_fit_ranker(const char *path, const ev_snapshot *s, const ev_rank_ro
  * columns: EV_EINVAL when their vocabularies differ in size. */
 ev_status ev_ranker_score(const ev_model *m, const ev_snapshot *s, ev_slate *slate, uint32_t user, float *out);
 
+/* ---- Graphs of tensors ------------------------------------------------------------------------------------
+ * A scheme records a graph once; a plan then runs it any number of times. Tensors are float32, row-major, of at most
+ * four dimensions; ids are u32. The first dimension may count something whose number changes from run to run (the rows
+ * of a batch, the items of its sequences): an axis, with a capacity that memory is planned for and a live length set
+ * before a run. Operators look at the live rows only, so short sequences cost what they are long.
+ *
+ * Operators, with their equations, are listed in graph.h; ev_graph_op finds them by name. All give the same bits
+ * whatever the number of threads. A graph and its plans belong to one thread. */
+typedef struct ev_graph ev_graph;
+typedef uint32_t ev_tensor; /* numbered in the order recorded */
+#define EV_TENSOR_RANK 4
+
+typedef struct ev_shape {
+  unsigned rank;                /* 0: a scalar */
+  size_t dim[EV_TENSOR_RANK];   /* dim[0] is the capacity where there is an axis */
+  unsigned axis;                /* of the first dimension; 0: none, its length is fixed */
+} ev_shape;
+
+/* max_bytes: of parameters, inputs and plans together; what goes beyond is EV_ELIMIT, named with its shape. */
+ev_status ev_graph_new(ev_graph **out, uint64_t seed, uint64_t max_bytes);
+void ev_graph_free(ev_graph *g); /* after its plans; NULL does nothing */
+
+ev_status ev_graph_axis(ev_graph *g, unsigned *axis, size_t capacity);
+ev_status ev_graph_set_live(ev_graph *g, unsigned axis, size_t n); /* n <= capacity */
+size_t ev_graph_live(const ev_graph *g, unsigned axis);
+/* Says where the nodes recorded from now on stand in a script ("FILE:LINE"), for messages. Copied. */
+void ev_graph_at(ev_graph *g, const char *where);
+
+/* Leaves. Names are unique, at most 40 bytes. shape->rank 0 to 4. */
+ev_status ev_graph_input(ev_graph *g, ev_tensor *out, const char *name, const ev_shape *shape);      /* float32, zeros until filled */
+ev_status ev_graph_input_ids(ev_graph *g, ev_tensor *out, const char *name, const ev_shape *shape);  /* u32 */
+ev_status ev_graph_constant(ev_graph *g, ev_tensor *out, double value);                              /* a scalar */
+typedef enum ev_init { EV_INIT_ZEROS, EV_INIT_ONES, EV_INIT_NORMAL, EV_INIT_UNIFORM, EV_INIT_XAVIER } ev_init;
+/* normal: std = scale; uniform: ±scale; xavier: uniform, ±scale √(6 / (rows + cols)) (Glorot and Bengio 2010). Drawn from
+ * the graph's seed and the parameter's number. decay: share of the optimiser's weight decay that it feels (1, or 0). */
+ev_status ev_graph_parameter(ev_graph *g, ev_tensor *out, const char *name, const ev_shape *shape, ev_init init, float scale, float decay);
+/* A sparse matrix (n_rows, n_cols); values NULL: all 1. Copied, with its transpose, which gradients need. */
+ev_status ev_graph_sparse(ev_graph *g, ev_tensor *out, const char *name, size_t n_rows, size_t n_cols, const uint64_t *ptr, const uint32_t *idx, const float *values);
+
+/* Records an operator: EV_EINVAL names it, the shapes that do not fit, and where it stands. */
+ev_status ev_graph_op(ev_graph *g, ev_tensor *out, const char *op, const ev_tensor *in, size_t n_in, const double *attr, size_t n_attr);
+
+size_t ev_graph_size(const ev_graph *g); /* number of nodes */
+const ev_shape *ev_graph_shape(const ev_graph *g, ev_tensor t);
+const char *ev_graph_name(const ev_graph *g, ev_tensor t);   /* a leaf's name, an operator's word */
+ev_tensor ev_graph_find(const ev_graph *g, const char *name); /* the leaf called so; EV_NONE: no such */
+float *ev_graph_values(ev_graph *g, ev_tensor t, size_t *n);  /* of a float leaf, to read or fill; NULL: it has none. Valid as long as g */
+uint32_t *ev_graph_ids(ev_graph *g, ev_tensor t, size_t *n);  /* of an ids leaf */
+
+/* A plan runs what `outputs` need; with a loss (a scalar of the graph, else EV_NONE) also the gradients of every parameter
+ * below it. All memory is laid out here: a run allocates nothing. The graph must not grow under a plan's run, but may
+ * grow between plans. */
+typedef struct ev_plan ev_plan;
+ev_status ev_plan_new(ev_plan **out, ev_graph *g, const ev_tensor *outputs, size_t n_outputs, ev_tensor loss);
+void ev_plan_free(ev_plan *p); /* NULL does nothing */
+size_t ev_plan_bytes(const ev_plan *p);
+/* training: dropout is on, drawn from (seed, step), and gradients follow. @param[out] loss may be NULL.
+ * EV_EINVAL: an id out of range, or a loss that is no number: the message names the operator where it began. */
+ev_status ev_plan_run(ev_plan *p, bool training, uint64_t step, double *loss);
+/* The value of an output (or of a leaf) after a run: live rows only, borrowed until the next run. */
+const float *ev_plan_value(const ev_plan *p, ev_tensor t, ev_shape *live);
+/* The gradient of a parameter after a training run, as a dense array (tests, tools). @param[out] out: all of its elements. */
+ev_status ev_plan_gradient(const ev_plan *p, ev_tensor parameter, float *out);
+
+/* Optimisers: SGD, momentum (Polyak 1964), Adagrad (Duchi et al. 2011), Adam (Kingma and Ba 2015), AdamW (Loshchilov and
+ * Hutter 2019). A parameter that is only ever gathered from is updated lazily: the rows a step touched, moments and
+ * decay included. Weight decay is added to the gradient, but for AdamW, which shrinks the weights by rate · decay. */
+typedef enum ev_optimiser_kind { EV_SGD, EV_MOMENTUM, EV_ADAGRAD, EV_ADAM, EV_ADAMW } ev_optimiser_kind;
+typedef struct ev_optimiser_options {
+  ev_optimiser_kind kind;
+  float momentum;       /* default 0.9 */
+  float beta1, beta2;   /* 0.9, 0.999 */
+  float epsilon;        /* 1e-8; Adagrad 1e-10 */
+  float weight_decay;   /* 0 */
+  float clip_norm;      /* of all gradients together; 0: off */
+} ev_optimiser_options;
+void ev_optimiser_defaults(ev_optimiser_options *o, ev_optimiser_kind kind);
+typedef struct ev_optimiser ev_optimiser;
+ev_status ev_optimiser_new(ev_optimiser **out, ev_plan *p, const ev_optimiser_options *o); /* of every parameter under p's loss; p must outlive it */
+void ev_optimiser_free(ev_optimiser *o);
+ev_status ev_optimiser_step(ev_optimiser *o, float learning_rate); /* after a training run; EV_EINVAL when a gradient is no number */
+uint64_t ev_optimiser_steps(const ev_optimiser *o);
+double ev_optimiser_norm(const ev_optimiser *o); /* of the last step's gradients, before clipping; 0 unless clip_norm is set */
+
+/* A graph in a pack: every node, every parameter (sparse matrices and what needs them are left out: EV_EINVAL when an
+ * output needs one). Reading records the nodes again, so that a damaged file is refused by the same checks. */
+ev_status ev_graph_write(const ev_graph *g, ev_pack_writer *w, const ev_tensor *outputs, const char *const *names, size_t n_outputs);
+ev_status ev_graph_read(ev_graph **out, const ev_pack *p, uint64_t max_bytes);
+ev_tensor ev_graph_output(const ev_graph *g, const char *name); /* of a graph that was read; EV_NONE: no such */
+/* A checkpoint: parameters, moments and number of steps; training goes on from it bit for bit. */
+ev_status ev_optimiser_save(const ev_optimiser *o, const char *path);
+ev_status ev_optimiser_load(ev_optimiser *o, const char *path); /* EV_EINVAL: of another graph or optimiser; nothing is changed then */
+
 #endif
