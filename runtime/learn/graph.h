@@ -46,7 +46,7 @@ typedef struct ev_node {
   double attr[EV_OP_ATTRS];  /* those not given are 0 */
   unsigned n_attr;           /* given */
   char *name;                /* leaves: owned */
-  char where[EV_WHERE_MAX];  /* "" unknown */
+  char where[EV_WHERE_MAX];  /* "FILE:LINE: ", or "" when unknown */
   bool differentiable;       /* a parameter lies below */
   float *values;             /* float leaves: owned */
   uint32_t *ids;             /* ids leaves: owned */
@@ -106,6 +106,9 @@ struct ev_op {
 
 /* Tables of operators, each ended by a NULL name; graph.c knows them all. */
 extern const ev_op ev_ops_pointwise[], ev_ops_reduce[], ev_ops_matmul[], ev_ops_layout[], ev_ops_gather[], ev_ops_sequence[], ev_ops_gru[], ev_ops_sparse[];
+
+/* Counts bytes against the graph's limit: EV_ELIMIT names what they are for (its shape may be NULL). */
+ev_status ev_graph_reserve(ev_graph *g, uint64_t bytes, const char *what, const ev_shape *s);
 
 /* ---- For infer ---- */
 const ev_node *ev_op_in(const ev_graph *g, const ev_node *n, unsigned i);
