@@ -32,9 +32,9 @@ static void leaves_are_checked_and_named(void **state) {
   MUST(ev_graph_axis(g, &axis, 4));
   MUST(ev_graph_input(g, &u, "b", &bad));
   says(ev_graph_set_live(g, axis, 5), EV_EINVAL, "5 rows on an axis of 4");
-  says(ev_graph_op(g, &t, "mull", IN(u, u), NO_ATTRS), EV_EINVAL, "no operator 'mull'");
-  says(ev_graph_op(g, &t, "mul", IN(u), NO_ATTRS), EV_EINVAL, "mul takes 2");
-  says(ev_graph_op(g, &t, "mul", IN(u, 99), NO_ATTRS), EV_EINVAL, "input 2 is no tensor");
+  says(ev_graph_op(g, &t, "mull", (ev_tensor[]){u, u}, 2, NULL, 0), EV_EINVAL, "no operator 'mull'");
+  says(ev_graph_op(g, &t, "mul", (ev_tensor[]){u}, 1, NULL, 0), EV_EINVAL, "mul takes 2");
+  says(ev_graph_op(g, &t, "mul", (ev_tensor[]){u, 99}, 2, NULL, 0), EV_EINVAL, "input 2 is no tensor");
   ev_graph_free(g);
 }
 
