@@ -217,4 +217,68 @@ ev_tensor ev_graph_output(const ev_graph *g, const char *name); /* of a graph th
 ev_status ev_optimiser_save(const ev_optimiser *o, const char *path);
 ev_status ev_optimiser_load(ev_optimiser *o, const char *path); /* EV_EINVAL: of another graph or optimiser; nothing is changed then */
 
+/* ---- Batches -----------------------------------------------------------------------------------------------
+ * What a step of training looks at: named inputs of a graph, filled anew for each step. What step t finds there is a pure
+ * function of (view, options, seed, t), whatever was filled before and however many threads there are: a run goes on from
+ * where it was broken off. An input is recorded as "NAME.word" when it is first asked for; what nobody asks for costs nothing.
+ *
+ *   pairs: rows are interactions, B = size of them on an axis; an epoch is a seeded shuffle of all. Its last batch may be short
+ *     user item (B) ids           the interaction
+ *     negative (B, n) ids         or (n) when shared: items drawn against it, or against the whole batch
+ *     item_log_q negative_log_q   log of the probability that a draw is that item; without negatives the batch itself is what
+ *                                 is drawn from, and item_log_q is item_log_share
+ *     item_log_share (B)          log of the item's share of all interactions: what an in-batch negative is drawn with
+ *     user_known item_known negative_known   ids for a table of vectors of their own: EV_NONE for who has no interaction in the
+ *                                 view, and in a share id_dropout of the rows, so that features learn to stand alone
+ *     rating (B)                  where the data are rated
+ *   sequences: a user's last max_length + 1 interactions are one sequence; B sequences on one axis, their T items on another,
+ *   one after the other, longest first. An epoch has every user of two or more once, in a seeded order; users of like length are
+ *   dealt out evenly over its batches, so that all of them cost about the same and T is little more than the mean
+ *     item (T) target (T) ids     an item, and the one that came after it
+ *     position (T) ids            from the start, 0 first; or from the end, 0 last
+ *     negative (T, n) or (n) ids  target_log_q negative_log_q target_log_share item_known target_known negative_known as above
+ *     sequence (T) ids            which of the B the row is of
+ *     length last user (B) ids    items of a sequence; the row of its last one; whose it is
+ *     user_known (B) ids */
+typedef struct ev_sampler_options {
+  double uniform, popularity; /* shares of the draws, in any scale; defaults 1, 0 */
+  double power;               /* popularity: an item is drawn as its number of interactions to this power; default 0.75 */
+  bool known_only;            /* items without an interaction in the view are not drawn uniformly either; default false */
+} ev_sampler_options;
+
+typedef struct ev_batch_options { /* ev_batch_defaults, then set */
+  const char *name;           /* of the inputs; default "batch"; at most 20 bytes */
+  size_t size;                /* B: pairs 2048, sequences 128 */
+  size_t n_negatives;         /* default 1 */
+  bool shared;                /* one set of negatives for the whole batch; a user's own items may be among them */
+  bool avoid_seen;            /* negatives are drawn again when the user has the item in the view; default true */
+  ev_sampler_options sampler;
+  double id_dropout;          /* default 0 */
+  size_t max_length;          /* sequences: default 50 */
+  bool from_start;            /* sequences: how positions are counted; default true */
+  bool window;                /* sequences: of a longer history a seeded window, not always the last; default false */
+  uint64_t seed;
+} ev_batch_options;
+void ev_batch_defaults(ev_batch_options *o);
+
+typedef struct ev_batches ev_batches;
+/* The graph and the view must outlive the batches. EV_EINVAL when there is nothing to learn from. */
+ev_status ev_pairs_new(ev_batches **out, ev_graph *g, const ev_view *v, const ev_batch_options *o);
+ev_status ev_sequences_new(ev_batches **out, ev_graph *g, const ev_view *v, const ev_batch_options *o);
+void ev_batches_free(ev_batches *b); /* its inputs stay in the graph; NULL does nothing */
+/* The input called by this word; EV_EINVAL lists those there are. */
+ev_status ev_batches_input(ev_batches *b, const char *word, ev_tensor *out);
+ev_status ev_batches_fill(ev_batches *b, uint64_t step, size_t *n_rows); /* n_rows: pairs or items in it; may be NULL */
+uint64_t ev_batches_per_epoch(const ev_batches *b); /* steps */
+size_t ev_batches_rows(const ev_batches *b);        /* rows of an epoch, all batches together */
+/* The table (n, d) that tensor t stands for, n the users or the items: t is computed from parameters alone and has n rows, or
+ * from the batches' inputs about that side alone (user, user_known; item, item_known) and is then computed for all of them in
+ * turn, nobody's id dropped. b may be NULL. @param[out] table, d: owned by the caller, ev_free; d = 1 for a tensor of one
+ * dimension. EV_EINVAL says why it stands for none. */
+ev_status ev_batches_table(ev_batches *b, ev_graph *g, ev_tensor t, ev_side side, size_t n, float **table, size_t *d);
+
+/* Feature columns of a side as a sparse tensor (n_users or n_items, features): a token is a column of its own, with 1 in it, or
+ * 1/m where it is one of a list of m; a number is one column, standardised over all rows that have it. */
+ev_status ev_graph_features(ev_graph *g, ev_tensor *out, const char *name, const ev_snapshot *s, ev_side side, const char *const *columns, size_t n_columns);
+
 #endif
