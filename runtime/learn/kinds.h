@@ -11,12 +11,15 @@ typedef struct ev_kind {
   void (*close)(ev_model *m);
   ev_status (*recall)(const ev_model *m, const ev_requests *r, size_t k, uint32_t *ids, float *scores); /* NULL: a ranker */
   ev_status (*score)(const ev_model *m, const ev_requests *r, const uint32_t *items, size_t n, float *out);
+  /* Logits of rows begin … end − 1 to out[0 .. end − begin); NULL: not a ranker. open has set fields. Any thread. */
+  ev_status (*rank)(const ev_model *m, const ev_row_reader *r, size_t begin, size_t end, float *out);
 } ev_kind;
 
 struct ev_model {
   ev_pack *pack;
   const ev_kind *kind;
   size_t n_items;
+  ev_fields *fields; /* of a ranker; freed with the model */
   void *state; /* the kind's own */
 };
 

@@ -92,9 +92,9 @@ typedef struct ev_ials_options {
 } ev_ials_options;
 ev_status ev_fit_ials(const char *path, const ev_view *v, const ev_ials_options *o, const ev_progress *p);
 
-/* ---- Rankers ---------------------------------------------------------------------------------------------
- * A row is one candidate of one slate. Its fields: every named slate column (float, standardised), and the
- * named feature columns of its user and item (tokens one-hot or many-hot, floats standardised). */
+/* ---- Rankers: rows ---------------------------------------------------------------------------------------
+ * A row is one candidate of one slate, or one impression. A ranker of any kind learns from rows, sees them through fields,
+ * and scores rows or a slate. */
 typedef struct ev_rank_rows { /* a training set under construction; owns copies */
   size_t n_rows, n_dense, cap;
   char **dense_names;  /* (n_dense) slate columns */
@@ -108,7 +108,68 @@ ev_status ev_rank_rows_new(ev_rank_rows **out, const char *const *dense_names, s
 /* Adds a slate's candidates; label 1 when the item is in positives (ascending). Missing columns count 0. */
 ev_status ev_rank_rows_add(ev_rank_rows *rows, ev_slate *s, uint32_t user, const uint32_t *positives, size_t n_positives);
 void ev_rank_rows_free(ev_rank_rows *rows);
+/* The rows an epoch goes through, in a seeded order: all positives, and of each slate's own negatives a sample of
+ * per_positive for each positive (0: all). @param[out] out (n_rows). Returns how many. */
+size_t ev_rank_rows_choose(uint32_t *out, const ev_rank_rows *rows, float per_positive, ev_rng *rng);
 
+/* ---- Rankers: fields --------------------------------------------------------------------------------------
+ * What a ranker sees of a row: the named slate columns (a rank r enters as its discount 1 / log2(1 + r), 0 where the input
+ * had none), then of its user and then of its item the id, where ids are wanted, and the named feature columns. The tokens of
+ * all fields, and each number as one more, are the features of one vocabulary: field f has offset … offset + size − 1.
+ * Numbers are standardised over the training rows. A missing value, and a token that no training row has, is nothing.
+ * Fields are kept in the model's pack, as arrays "fields", "slots", "mean", "std" and "known".
+ *
+ * A reader is fields bound to rows; it gives them in either of two forms:
+ *   sparse    the features of a row that are not 0, each with its value: a list of m tokens counts 1/m each
+ *   columns   codes u32 and weights f32 (n, n_slots), of the tokens; values f32 (n, n_dense), of the numbers. A field of
+ *             tokens has slot … slot + n_slots − 1 (1, or as many as its lists are long, at most EV_SLOTS_MAX); where there is
+ *             nothing, the weight is 0 and the code still one of the field's. Any code, and the offset of any number, is a row
+ *             of an embedding table of ev_fields_n_features rows. */
+#define EV_FIELDS_MAX 192
+#define EV_SLOTS_MAX 16            /* of one field: further tokens of a list are left out */
+#define EV_ROW_FEATURES_MAX 1024   /* of one row, in the sparse form: likewise */
+typedef enum ev_row_source { EV_FROM_USER, EV_FROM_ITEM, EV_FROM_SLATE } ev_row_source;
+typedef struct ev_rank_field {
+  char name[208];        /* of the column; "" of an id */
+  ev_row_source from;
+  ev_column_type type;   /* FLOAT for slate columns, TOKEN for ids */
+  bool id;               /* the user or the item itself */
+  size_t size, offset;   /* features it has, and the first of them */
+  size_t slot, n_slots;  /* TOKEN and TOKEN_LIST: its columns of codes */
+  size_t dense;          /* FLOAT: its column of values */
+  float mean, std;       /* FLOAT: of the training rows; else 0, 1 */
+} ev_rank_field;
+
+typedef struct ev_fields ev_fields;
+typedef struct ev_fields_options {
+  const char *const *user_columns, *const *item_columns; /* feature columns to use */
+  size_t n_user_columns, n_item_columns;
+  bool ids;              /* user and item themselves are fields too */
+} ev_fields_options;
+/* Chooses and measures the fields over all the rows. EV_EINVAL names a column that is not there; EV_ELIMIT. */
+ev_status ev_fields_fit(ev_fields **out, const ev_snapshot *s, const ev_rank_rows *rows, const ev_fields_options *o);
+ev_status ev_fields_write(const ev_fields *f, ev_pack_writer *w);
+ev_status ev_fields_read(ev_fields **out, const ev_pack *p); /* copies; EV_ECORRUPT */
+void ev_fields_free(ev_fields *f);
+size_t ev_fields_n(const ev_fields *f);
+const ev_rank_field *ev_fields_at(const ev_fields *f, size_t i);
+size_t ev_fields_n_features(const ev_fields *f); /* size of the vocabulary */
+size_t ev_fields_n_slots(const ev_fields *f);
+size_t ev_fields_n_dense(const ev_fields *f);
+
+typedef struct ev_row_reader ev_row_reader; /* borrows fields, snapshot and rows or slate: nothing of them may change meanwhile. Read by any number of threads */
+/* EV_EINVAL when the snapshot's columns are not those of the fit. A slate column that slate or rows have not is 0. */
+ev_status ev_row_reader_of_rows(ev_row_reader **out, const ev_fields *f, const ev_snapshot *s, const ev_rank_rows *rows);
+ev_status ev_row_reader_of_slate(ev_row_reader **out, const ev_fields *f, const ev_snapshot *s, ev_slate *slate, uint32_t user);
+void ev_row_reader_free(ev_row_reader *r);
+size_t ev_row_reader_n(const ev_row_reader *r);
+/* Sparse form of one row. @param[out] index, value (EV_ROW_FEATURES_MAX). Returns how many. */
+size_t ev_row_features(uint32_t *index, float *value, const ev_row_reader *r, size_t row);
+/* Columns of rows[0..n), or where rows is NULL of first … first + n − 1. missing is what a missing number becomes (0: the
+ * mean). Any of codes with weights, and values, may be NULL. */
+void ev_row_columns(uint32_t *codes, float *weights, float *values, const ev_row_reader *r, const uint32_t *rows, size_t first, size_t n, float missing);
+
+/* ---- Rankers: fits and scores ------------------------------------------------------------------------------*/
 typedef struct ev_ranker_options {
   unsigned n_dims;         /* 0: logistic regression; > 0: factorisation machine (Rendle 2010) of that rank */
   unsigned epochs;         /* default 5 */
@@ -117,12 +178,14 @@ typedef struct ev_ranker_options {
   float negatives_per_positive; /* sampled from the slate's own zeros; 0 = all; default 0 */
   const char *const *user_columns, *const *item_columns; /* feature columns to use */
   size_t n_user_columns, n_item_columns;
+  bool ids;                /* see ev_fields_options; default false */
   uint64_t seed;
 } ev_ranker_options;
 ev_status ev_fit_ranker(const char *path, const ev_snapshot *s, const ev_rank_rows *rows, const ev_ranker_options *o, const ev_progress *p);
-/* Writes the ranker's logit of every candidate to out (n). The model must have been fitted on this snapshot's
- * columns: EV_EINVAL when their vocabularies differ in size. */
+/* Writes the ranker's logit of every candidate, or of every row, to out (n). All kinds that rank. The model must have been
+ * fitted on this snapshot's columns: EV_EINVAL when their vocabularies differ in size. Rows are scored by all threads. */
 ev_status ev_ranker_score(const ev_model *m, const ev_snapshot *s, ev_slate *slate, uint32_t user, float *out);
+ev_status ev_ranker_score_rows(const ev_model *m, const ev_snapshot *s, const ev_rank_rows *rows, float *out);
 
 /* ---- Graphs of tensors ------------------------------------------------------------------------------------
  * A scheme records a graph once; a plan then runs it any number of times. Tensors are float32, row-major, of at most
