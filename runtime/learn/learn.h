@@ -6,6 +6,8 @@
  *   item_graph    sparse item-item weights; a user is the sum of his items' rows (item_knn, similar_content)
  *   item_linear   dense symmetric item-item matrix, half stored, with weights in and out (ease)
  *   factors       user and item vectors; unknown or changed users are folded in   (ials)
+ *   vectors       user and item vectors, learnt any way; who has none is the mean of what he has   (mf, light_gcn, two_tower)
+ *   encoder       a graph that makes a history a vector, and item vectors   (sasrec, gru4rec)
  *   ranker        a function of a candidate's features                (logistic, fm)
  *
  * Fits are threaded, give the same bits for any thread count, look at ev_interrupted() and leave no file
@@ -343,5 +345,33 @@ ev_status ev_batches_table(ev_batches *b, ev_graph *g, ev_tensor t, ev_side side
 /* Feature columns of a side as a sparse tensor (n_users or n_items, features): a token is a column of its own, with 1 in it, or
  * 1/m where it is one of a list of m; a number is one column, standardised over all rows that have it. */
 ev_status ev_graph_features(ev_graph *g, ev_tensor *out, const char *name, const ev_snapshot *s, ev_side side, const char *const *columns, size_t n_columns);
+
+/* ---- Models of graphs -----------------------------------------------------------------------------------------
+ * vectors: score(u, i) = qᵤ · item_i + bias_i. qᵤ is the user's row of `user`, unless it is all zeros or he is a stranger; then
+ * Σ context[j] / n^history_power over the n items j of his history. Who has neither gets nothing. */
+typedef struct ev_vectors {
+  const float *user;    /* (n_users, n_dims) or NULL */
+  const float *item;    /* (n_items, n_dims) */
+  const float *context; /* (n_items, n_dims); NULL: item */
+  const float *bias;    /* (n_items) or NULL */
+  size_t n_users, n_items, n_dims;
+  bool cosine;          /* vectors are written with length 1, and qᵤ is given it */
+  float history_power;  /* 1: the mean */
+  const ev_view *view;  /* who has no interaction in it is written as zeros: nothing was learnt of him. NULL: nobody */
+} ev_vectors;
+ev_status ev_fit_vectors(const char *path, const ev_vectors *x); /* EV_EINVAL names a row with a number that is not finite */
+
+/* encoder: score(u, i) = q · item_i + bias_i, q what the graph computes from the last max_length items of the history, in the
+ * inputs of batches of sequences (item, item_known, position, sequence, length, last, user, user_known). Who has no history
+ * gets nothing. Requests are put through the graph in blocks, one call at a time. */
+typedef struct ev_encoder {
+  ev_batches *batches; /* of sequences: names the inputs, says how long a history is and how positions are counted */
+  ev_tensor query;     /* (B, d) on the axis of sequences, or (T, d) on that of their items: the last item's row */
+  const float *item;   /* (n_items, d) */
+  const float *bias;   /* (n_items) or NULL */
+  size_t n_items, n_dims;
+  bool cosine;         /* as above */
+} ev_encoder;
+ev_status ev_fit_encoder(const char *path, const ev_encoder *x); /* EV_EINVAL: the query depends on what no request brings */
 
 #endif
