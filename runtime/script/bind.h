@@ -76,9 +76,26 @@ typedef struct ev_ldata {
   char *checkpoint;     /* owned; where trainings of this fit keep what they have reached, or NULL: nowhere */
   uint64_t seed;        /* of a fit that does not name one */
   unsigned n_fits;      /* models made so far: each has its own file */
+  unsigned n_discarded; /* of them */
   unsigned n_trainings; /* likewise: each has its own checkpoint */
 } ev_ldata;
 ev_ldata *ev_lua_data(lua_State *L, int arg);
+ev_ldata *ev_lua_new_data(lua_State *L, int of); /* pushed, empty; anchored to the snapshot or the data at `of` */
+#define EV_DATA_MODELS 16 /* that one fit may have at a time */
+
+/* A fit of the data at argument 1, its options at 2: where it writes; and the model that it made, pushed. */
+typedef struct ev_lfit {
+  ev_ldata *data;
+  char path[4096];
+  ev_progress progress;
+} ev_lfit;
+void ev_lua_fit_begin(lua_State *L, ev_lfit *f);
+int ev_lua_fit_end(lua_State *L, ev_lfit *f, ev_status status);
+
+#define EV_NAMES_MAX 64 /* in a list of columns */
+/* The feature columns that are used where none are named: numbers, and tokens that as a rule at least four rows share (a column
+ * with a value for every row says who somebody is, not what he is like). */
+size_t ev_lua_describing_columns(const ev_snapshot *s, ev_side side, const char *out[EV_NAMES_MAX]);
 
 /* Nets and their tensors (bind_graph.c). */
 ev_graph *ev_lua_graph(lua_State *L, int arg);                /* as long as a handle of it stands on the stack or is anchored */
@@ -130,5 +147,6 @@ void ev_bind_index(lua_State *L);
 void ev_bind_items(lua_State *L);
 void ev_bind_graph(lua_State *L);
 void ev_bind_train(lua_State *L);
+void ev_bind_batches(lua_State *L); /* after data, models and graphs: it gives them methods */
 
 #endif

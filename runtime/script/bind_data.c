@@ -9,7 +9,7 @@
 
 #include "bind.h"
 
-#define COLUMNS_MAX 64
+#define COLUMNS_MAX EV_NAMES_MAX
 
 ev_snapshot *ev_lua_snapshot(lua_State *L, int arg) { return ((ev_lsnapshot *)luaL_checkudata(L, arg, EV_SNAPSHOT))->snapshot; }
 ev_ldata *ev_lua_data(lua_State *L, int arg) { return luaL_checkudata(L, arg, EV_DATA); }
@@ -198,7 +198,7 @@ static int data_artifact(lua_State *L) {
   d->artifact = copy;
   d->checkpoint = stable;
   d->seed = (uint64_t)seed;
-  d->n_fits = d->n_trainings = 0;
+  d->n_fits = d->n_discarded = d->n_trainings = 0;
   return 0;
 }
 
@@ -320,17 +320,13 @@ static int on_progress(lua_State *L) { /* trusted: on_progress(function(what, do
   return 0;
 }
 
-typedef struct fit {
-  ev_ldata *data;
-  char path[4096];
-  ev_progress progress;
-} fit;
+typedef ev_lfit fit;
 
 static void begin(lua_State *L, fit *f) {
   f->data = ev_lua_data(L, 1);
   if (!lua_isnoneornil(L, 2)) luaL_checktype(L, 2, LUA_TTABLE);
   if (f->data->artifact == NULL) luaL_error(L, "this data handle cannot fit");
-  if (f->data->n_fits >= 16) luaL_error(L, "one fit makes at most 16 models");
+  if (f->data->n_fits - f->data->n_discarded >= EV_DATA_MODELS) luaL_error(L, "one fit has at most %d models", EV_DATA_MODELS);
   snprintf(f->path, sizeof f->path, "%s.%u", f->data->artifact, ++f->data->n_fits);
   f->progress = (ev_progress){report, L};
 }
@@ -465,6 +461,12 @@ static int fit_ranker(lua_State *L) { /* data:ranker(knobs); use_features = fals
   }
   return end(L, &f, ev_fit_ranker(f.path, s, f.data->rows, &o, &f.progress));
 }
+
+/* ---- For the other bindings ------------------------------------------------------------------------------*/
+ev_ldata *ev_lua_new_data(lua_State *L, int of) { return new_data(L, of); }
+void ev_lua_fit_begin(lua_State *L, ev_lfit *f) { begin(L, f); }
+int ev_lua_fit_end(lua_State *L, ev_lfit *f, ev_status status) { return end(L, f, status); }
+size_t ev_lua_describing_columns(const ev_snapshot *s, ev_side side, const char *out[EV_NAMES_MAX]) { return describing_columns(s, side, out); }
 
 void ev_bind_data(lua_State *L) {
   static const luaL_Reg snapshot_methods[] = {

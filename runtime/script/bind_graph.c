@@ -66,6 +66,8 @@ static bool is(lua_State *L, int arg, const char *class) {
   return same;
 }
 
+ev_lnet *ev_lua_net_of(lua_State *L, int arg) { return check_tensor(L, arg)->net; }
+
 ev_tensor ev_lua_tensor(lua_State *L, int arg, ev_graph *of) {
   ltensor *h = check_tensor(L, arg);
   if (h->net->graph != of) luaL_error(L, "the tensor (%s) belongs to another net", ev_graph_name(h->net->graph, h->t));
@@ -106,6 +108,7 @@ static void push_tensor(lua_State *L, ev_lnet *net, ev_tensor t) {
   net->refs++;
 }
 
+void ev_lua_push_tensor_of(lua_State *L, ev_lnet *net, ev_tensor t) { push_tensor(L, net, t); }
 void ev_lua_push_tensor(lua_State *L, int net, ev_tensor t) { push_tensor(L, ev_lua_net(L, net), t); }
 
 static int push_net(lua_State *L, ev_lnet *net) {
