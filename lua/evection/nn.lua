@@ -39,6 +39,9 @@ end
 -- users, what it is validated on while it goes. Both are cut from `data`: the validation fold stays unseen.
 function nn.holdout(data, options)
   options = options or {}
+  for name in pairs(options) do
+    if name ~= "share" and name ~= "users" and name ~= "seed" then error(("holdout has no option '%s'"):format(tostring(name)), 2) end
+  end
   return data:split(options.share or 0.1, options.seed, options.users)
 end
 

@@ -32,7 +32,11 @@ local function new(opts)
   local self = setmetatable({}, Training)
   local b = opts.batches
   self.data, self.batches, self.make = opts.data, b, opts.model
-  self.held, self.known, self.metric = opts.held, opts.known, opts.metric or "ndcg@20"
+  self.held, self.known = opts.held, opts.known
+  local word, cutoff = tostring(opts.metric or "ndcg@20"):match "^(%l+)@(%d+)$"
+  if word ~= "ndcg" and word ~= "recall" then error(("train: metric '%s' is none of ndcg@K, recall@K"):format(tostring(opts.metric)), 3) end
+  self.metric, self.cutoff = word, tonumber(cutoff)
+  if self.held and not self.known then error("train: held wants known: what those users are known to have", 3) end
   self.epochs = object.number(opts.epochs or 20, 1, 1e6, "train: epochs", 4)
   self.patience = object.number(opts.patience or 5, 1, 1e6, "train: patience", 4)
   self.every = object.number(opts.validate_every or 1, 1, 1e6, "train: validate_every", 4)
@@ -58,7 +62,7 @@ function Training:show(event, note)
   local at = self.at
   local epoch, did = math.floor(math.max(0, at.step - 1) / self.per_epoch) + 1, self.did
   self.report(("epoch %d/%d"):format(epoch, self.epochs), at.step, self.steps, at.rows > 0 and at.loss / at.rows or nil, {
-    event = event, note = note, metric = self.metric, value = at.value, best = at.best, is_best = at.best_epoch == at.closed,
+    event = event, note = note, metric = ("%s@%d"):format(self.metric, self.cutoff), value = self.held and at.value or nil, best = at.best, is_best = at.best_epoch == at.closed,
     rate = did.seconds > 0 and did.rows / did.seconds or nil, left = did.steps > 0 and (self.steps - at.step) * did.seconds / did.steps or nil,
   })
   self.shown = native.now()
@@ -149,9 +153,7 @@ function Training:validate()
   if type(model) ~= "userdata" then error("train: model() returned no model", 0) end
   local value = 0
   if self.held then
-    local metrics = self.held:measure(model, { known = self.known, metrics = { self.metric } })
-    value = metrics[self.metric]
-    if not value then error(("train: there is no metric '%s'"):format(self.metric), 0) end
+    value = self.held:measure(model, self.known, self.cutoff)[self.metric]
   end
   at.value = value
   if not self.held or not at.best or value > at.best then
