@@ -58,7 +58,8 @@ local function remove_all(folder, prefix)
   end
 end
 
--- The node's fit, or the file that it left the last time. checkpoints: what is interrupted goes on where it stood.
+-- The node's fit, or the file that it left the last time. checkpoints: what is interrupted goes on where it stood; seconds
+-- between two of them, or nil.
 local function fit_node(node, view, seed, key, rows, checkpoints)
   local folder = native.home .. "/artifacts"
   local path = ("%s/%s.evm"):format(folder, key)
@@ -68,7 +69,7 @@ local function fit_node(node, view, seed, key, rows, checkpoints)
   local draft = ("%s/%s.draft%d"):format(folder, key, native.pid())
   local checkpoint = ("%s/%s.checkpoint"):format(folder, key)
   local data = rows or view.data
-  native.data_artifact(data, draft, seed, checkpoints and checkpoint or nil)
+  native.data_artifact(data, draft, seed, checkpoints and checkpoint or nil, checkpoints)
   local ok, model, kept = pcall(call, node, "fit", agent.live(node.agent, node.knobs), data)
   native.data_artifact(data, nil)
   if ok and type(model) == "userdata" then ok, kept = pcall(native.model_path, model) end

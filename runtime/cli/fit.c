@@ -11,6 +11,7 @@ static const ev_option options[] = {
     {EV_OPT_FLAG, "refit", NULL, "train on train and validation (for the test fold)"},
     {EV_OPT_LIST, "set", "NODE.KNOB=VALUE", "sets a knob; may be given several times"},
     {EV_OPT_INT, "seed", "N", "seed of everything random (default 1)"},
+    {EV_OPT_REAL, "checkpoint", "SECONDS", "keep what a training has reached so often, and when interrupted (default 60)"},
     {EV_OPT_REAL, "timeout", "SECONDS", "end after so long, with exit code 3 (default: never)"},
     {EV_OPT_END, NULL, NULL, NULL},
 };

@@ -180,13 +180,13 @@ static int data_close(lua_State *L) {
   return 0;
 }
 
-/* trusted: (data, path, seed, checkpoint) where the next fits write, and their seed; nil: nowhere. checkpoint: where what a
- * training has reached outlives its process, or nil. */
+/* trusted: (data, path, seed, checkpoint, seconds) where the next fits write, and their seed; nil: nowhere. checkpoint: where what
+ * a training has reached outlives its process, kept every so many seconds, or nil. */
 static int data_artifact(lua_State *L) {
   ev_ldata *d = ev_lua_data(L, 1);
   size_t len = 0, checkpoint_len = 0;
   const char *path = luaL_optlstring(L, 2, NULL, &len), *checkpoint = luaL_optlstring(L, 4, NULL, &checkpoint_len);
-  double seed = luaL_optnumber(L, 3, 1);
+  double seed = luaL_optnumber(L, 3, 1), checkpoint_s = luaL_optnumber(L, 5, 60);
   char *copy = path != NULL ? ev_strndup(path, len) : NULL, *stable = checkpoint != NULL ? ev_strndup(checkpoint, checkpoint_len) : NULL;
   if ((path != NULL && copy == NULL) || (checkpoint != NULL && stable == NULL)) {
     ev_free(copy);
@@ -197,6 +197,7 @@ static int data_artifact(lua_State *L) {
   ev_free(d->checkpoint);
   d->artifact = copy;
   d->checkpoint = stable;
+  d->checkpoint_s = checkpoint_s;
   d->seed = (uint64_t)seed;
   d->n_fits = d->n_discarded = d->n_trainings = 0;
   return 0;

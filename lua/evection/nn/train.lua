@@ -8,7 +8,6 @@ local object = require "evection.nn.object"
 local optimisers = require "evection.nn.optimisers"
 local schedules = require "evection.nn.schedules"
 
-local CHECKPOINT_S = 60 -- between two of them; saving costs well under a second
 local SHOW_S = 0.1
 
 local Training = {}
@@ -47,7 +46,7 @@ local function new(opts)
   self.optimiser = self.plan:optimiser(optimiser.options)
   self.per_epoch = b:per_epoch()
   self.steps = self.epochs * self.per_epoch
-  self.path = native.data_checkpoint(opts.data)
+  self.path, self.checkpoint_s = native.data_checkpoint(opts.data)
   self.report = native.progress()
   -- What a checkpoint holds. closed: epochs whose end has been seen to; bad: validations since the best.
   self.at = { step = 0, closed = 0, loss = 0, rows = 0, bad = 0 }
@@ -143,7 +142,7 @@ function Training:step()
   local did = self.did
   did.steps, did.rows, did.seconds = did.steps + 1, did.rows + rows, did.seconds + now - started
   if now - self.shown >= SHOW_S then self:show "step" end
-  if now - self.saved >= CHECKPOINT_S and self.path then self:save() end
+  if self.path and now - self.saved >= self.checkpoint_s then self:save() end
 end
 
 -- A model of the parameters as they are; the better one of it and the best so far stays.
