@@ -127,8 +127,19 @@ bool ev_shape_same(const ev_shape *a, const ev_shape *b);   /* axis included */
 void ev_shape_text(char out[64], const ev_shape *s);        /* "(2048, 64)" */
 
 /* ---- Gathering and adding rows back ---- (gather.c)
- * out[unique row] += the sum of the rows of src that have its id, in their order: the same bits for any thread count.
- * order (n), starts (n + 1): sorted positions and where each id's begin; fill them by ev_rows_sort, once for several tables. */
-size_t ev_rows_sort(uint32_t *order, uint32_t *starts, uint32_t *scratch, const uint32_t *ids, size_t n); /* → unique ids, EV_NONE left out; scratch (2 n) */
+ * Positions are sorted by id once, then rows are summed as often as there are tables: the same bits for any thread count. */
+
+/* order: the positions of ids that are not EV_NONE, by id, then by position. starts (returned + 1 of n + 1): where each
+ * id's segment of it begins, and its end. scratch (2 n). Returns how many different ids there are. */
+size_t ev_rows_sort(uint32_t *order, uint32_t *starts, uint32_t *scratch, const uint32_t *ids, size_t n);
+
+typedef struct ev_rows_part { /* (n, d): the gradient of one gather */
+  const float *rows;
+  size_t n;
+} ev_rows_part;
+/* Sums the rows of each id in order of position. Positions count through the parts, one after the other, as ids do: several
+ * gathers from one table are one sum over their ids put together.
+ * @param[out] out  with ids: the dense table, row ids[order[starts[u]]] of which is added to; with NULL: (n_unique, d), set */
+void ev_rows_sum(float *out, const uint32_t *ids, const ev_rows_part *parts, size_t n_parts, const uint32_t *order, const uint32_t *starts, size_t n_unique, size_t d);
 
 #endif

@@ -109,31 +109,17 @@ uint64_t ev_optimiser_steps(const ev_optimiser *o) { return o->steps; }
 double ev_optimiser_norm(const ev_optimiser *o) { return o->norm; }
 
 /* ---- Gradients of lazy parameters ------------------------------------------------------------------------*/
-static void sum_rows(void *ctx, size_t begin, size_t end, int worker) {
-  (void)worker;
-  tracked *x = ctx;
-  size_t d = x->d;
-  for (size_t u = begin; u < end; u++) {
-    float *out = x->sums + u * d;
-    for (uint32_t k = x->starts[u]; k < x->starts[u + 1]; k++) {
-      size_t at = x->order[k], s = 0;
-      while (at >= x->shares[s].n) at -= x->shares[s++].n;
-      const float *row = x->shares[s].grad + at * d;
-      if (k == x->starts[u]) memcpy(out, row, d * sizeof *out);
-      else ev_axpy(out, row, 1, d);
-    }
-  }
-}
-
 static void collect(ev_optimiser *o, tracked *x) {
+  ev_rows_part parts[EV_SHARES_MAX];
   size_t n = 0;
   ev_plan_shares(o->p, x->t, x->shares);
   for (size_t i = 0; i < x->n_shares; i++) {
     memcpy(x->ids + n, x->shares[i].ids, x->shares[i].n * sizeof *x->ids);
     n += x->shares[i].n;
+    parts[i] = (ev_rows_part){x->shares[i].grad, x->shares[i].n};
   }
   x->n_unique = ev_rows_sort(x->order, x->starts, x->scratch, x->ids, n);
-  ev_parallel_for(x->n_unique, BLOCK / (x->d + 1) + 1, sum_rows, x);
+  ev_rows_sum(x->sums, NULL, parts, x->n_shares, x->order, x->starts, x->n_unique, x->d);
 }
 
 /* ---- The norm ------------------------------------------------------------------------------------------*/

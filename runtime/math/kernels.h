@@ -43,6 +43,14 @@ typedef struct ev_element_kernels {
   void (*dropout)(float *out, const float *x, uint64_t seed, uint64_t place, float p, bool add, size_t n);
 } ev_element_kernels;
 
+/* Small products and attention; math.h says what they give. */
+typedef struct ev_tile_kernels {
+  void (*product)(float *out, size_t ld_out, const float *a, size_t a_row, size_t a_col, const float *b, size_t ld_b, bool add, size_t m, size_t n, size_t k);
+  void (*attend)(float *out, float *keep, const float *q, const float *k, const float *v, const ev_head *h);
+  void (*attend_back)(float *dq, float *dk, float *dv, const float *q, const float *k, const float *v, const float *out, const float *keep, const float *grad, const ev_head *h);
+  void (*scaled)(float *out, const float *x, float alpha, size_t n);
+} ev_tile_kernels;
+
 typedef struct ev_kernels {
   const char *name;
   void (*axpy)(float *out, const float *x, float alpha, size_t n);
@@ -54,15 +62,19 @@ typedef struct ev_kernels {
   void (*affine)(float *out, float alpha, const float *scales, const float *bias, size_t n); /* out = out · alpha · scales + bias; either may be NULL */
   const ev_form_kernels *forms[4];                                  /* by ev_form */
   const ev_element_kernels *elements;
+  const ev_tile_kernels *tiles;
 } ev_kernels;
 
 extern const ev_form_kernels ev_forms_scalar[4];
 extern const ev_element_kernels ev_elements_plain; /* of four floats on every machine */
+extern const ev_tile_kernels ev_tiles_scalar;
 #if defined __x86_64__
 extern const ev_form_kernels ev_forms_avx2[4], ev_forms_avx512[4], ev_form_i8_vnni;
 extern const ev_element_kernels ev_elements_avx2, ev_elements_avx512;
+extern const ev_tile_kernels ev_tiles_avx2, ev_tiles_avx512;
 #elif defined __aarch64__
 extern const ev_form_kernels ev_forms_neon[4];
+extern const ev_tile_kernels ev_tiles_neon;
 #endif
 
 const ev_kernels *ev_kernels_now(void);

@@ -17,6 +17,7 @@ ev_status ev_simd_force(const char *name); /* tests and benches: EV_EINVAL when 
 float ev_dot(const float *a, const float *b, size_t n);                /* Σ a[i] b[i] */
 void ev_axpy(float *out, const float *x, float alpha, size_t n);       /* out[i] += alpha x[i] */
 void ev_scale(float *out, float alpha, size_t n);                      /* out[i] *= alpha */
+void ev_scaled(float *out, const float *x, float alpha, size_t n);     /* out[i] = alpha x[i] */
 float ev_sum(const float *x, size_t n);
 void ev_minmax(float *lo, float *hi, const float *x, size_t n);        /* NaN skipped; n = 0 gives +inf, -inf */
 
@@ -169,8 +170,24 @@ ev_status ev_scan_topk(uint32_t *ids, float *scores, const float *q, size_t m, s
 /* ---- Dense linear algebra (OpenBLAS, one thread a call; parallel loops are ours) -----------------------*/
 void ev_gemm_nt(float *out, const float *a, const float *b, float beta, size_t m, size_t n, size_t k); /* out(m,n) = a(m,k) b(n,k)ᵀ + beta out */
 void ev_gemm_nn(float *out, const float *a, const float *b, float beta, size_t m, size_t n, size_t k); /* out(m,n) = a(m,k) b(k,n) + beta out */
+/* out (m, n) [+]= op(a) op(b), op the transposition where turn_ says so; ld: floats from one row to the next, as they stand in
+ * memory. Small products never reach BLAS. out overlaps neither. */
+void ev_gemm(float *out, size_t ld_out, const float *a, size_t ld_a, bool turn_a, const float *b, size_t ld_b, bool turn_b, bool add, size_t m, size_t n, size_t k);
 void ev_syrk_tn(float *out, const float *a, float beta, size_t n, size_t k); /* out(n,n) = a(k,n)ᵀ a + beta out, both triangles written */
 ev_status ev_spd_solve(float *a, float *b, size_t n, size_t n_rhs); /* a(n,n) x = b(n_rhs,n) rows, Cholesky in place; EV_EINVAL when a is not positive definite */
+
+/* ---- Attention of one head over one sequence ------------------------------------------------------------
+ * out = softmax(q kᵀ / √d) v (Vaswani et al. 2017), causal: position t looks at those up to t. Rows of d floats stand
+ * `stride` apart in q, k, v, out and their gradients, so a head's part of wider rows is read where it stands. */
+#define EV_HEAD_MAX 256
+typedef struct ev_head {
+  size_t n, d, stride; /* positions; 1 <= d <= EV_HEAD_MAX; floats */
+  size_t keep_stride;  /* floats from one position's two numbers to the next one's */
+  bool causal;
+} ev_head;
+void ev_attend(float *out, float *keep, const float *q, const float *k, const float *v, const ev_head *h); /* keep: the largest score and 1 / Σ of each position, for backward */
+/* Adds to the gradients that are not NULL; they do not overlap. */
+void ev_attend_back(float *dq, float *dk, float *dv, const float *q, const float *k, const float *v, const float *out, const float *keep, const float *grad, const ev_head *h);
 
 /* ---- Symmetric matrices, half stored -------------------------------------------------------------------
  * A lower triangle cut into square tiles of EV_SYM_TILE, tile (I, J), I >= J, at index I(I+1)/2 + J, each
