@@ -49,5 +49,33 @@ INLINE V v_softplus(V x) {
   V u = v_exp(-v_abs(x)), s = splat(1) + u;
   return pick(below(x, splat(0)), splat(0), x) + (v_log_normal(s, splat(0)) + (u - (s - splat(1))));
 }
-INLINE V v_tanh(V x) { return x; }
-INLINE V v_normal_below(V x) { return x; }
+
+/* x P(x²) / Q(x²) up to 9, where the next float to tanh is 1. */
+INLINE V v_tanh(V x) {
+  V v = pick(below(x, splat(-9)), splat(-9), pick(below(splat(9), x), splat(9), x)), z = v * v;
+  V p = mul_add(z, splat(1.33547005e-8f), splat(2.06091627e-5f));
+  p = mul_add(p, z, splat(3.49559542e-3f));
+  p = mul_add(p, z, splat(0.133810326f));
+  p = mul_add(p, z, splat(1));
+  V q = mul_add(z, splat(7.77658897e-7f), splat(3.28564493e-4f));
+  q = mul_add(q, z, splat(2.58770138e-2f));
+  q = mul_add(q, z, splat(0.467143476f));
+  q = mul_add(q, z, splat(1));
+  return larger(splat(-1), smaller(splat(1), v * p / q)); /* rounding may pass 1 */
+}
+
+/* Φ(x), the share of a standard normal below x: ½ + x P(x²) / Q(x²) up to 5.4. */
+INLINE V v_normal_below(V x) {
+  V v = pick(below(x, splat(-5.4f)), splat(-5.4f), pick(below(splat(5.4f), x), splat(5.4f), x)), z = v * v;
+  V p = mul_add(z, splat(2.35913671e-8f), splat(6.32356523e-6f));
+  p = mul_add(p, z, splat(1.60683208e-4f));
+  p = mul_add(p, z, splat(4.62889019e-3f));
+  p = mul_add(p, z, splat(3.30282897e-2f));
+  p = mul_add(p, z, splat(0.398942262f));
+  V q = mul_add(z, splat(1.2198235e-6f), splat(7.11687535e-5f));
+  q = mul_add(q, z, splat(1.83858769e-3f));
+  q = mul_add(q, z, splat(2.81794593e-2f));
+  q = mul_add(q, z, splat(0.249456108f));
+  q = mul_add(q, z, splat(1));
+  return larger(splat(0), smaller(splat(1), mul_add(v, p / q, splat(0.5f))));
+}
