@@ -17,12 +17,71 @@ ev_status ev_simd_force(const char *name); /* tests and benches: EV_EINVAL when 
 float ev_dot(const float *a, const float *b, size_t n);                /* Σ a[i] b[i] */
 void ev_axpy(float *out, const float *x, float alpha, size_t n);       /* out[i] += alpha x[i] */
 void ev_scale(float *out, float alpha, size_t n);                      /* out[i] *= alpha */
+void ev_scaled(float *out, const float *x, float alpha, size_t n);     /* out[i] = alpha x[i] */
 float ev_sum(const float *x, size_t n);
 void ev_minmax(float *lo, float *hi, const float *x, size_t n);        /* NaN skipped; n = 0 gives +inf, -inf */
 
 void ev_softmax(float *out, const float *x, float temperature, size_t n); /* out[i] = e^((x[i] − max) / temperature) / Σ; in place allowed. temperature > 0. −inf gives 0; NaN or +inf anywhere, or −inf everywhere, gives NaN everywhere */
 float ev_logsumexp(const float *x, size_t n);                          /* max + log Σ e^(x[i] − max); n = 0 gives −inf, +inf gives +inf, NaN gives NaN */
 void ev_weighted_sum(float *out, const float *const *columns, const float *weights, size_t n_columns, size_t n); /* out[i] = Σ_c weights[c] columns[c][i]; out may be one of them */
+
+/* ---- Elements of tensors -----------------------------------------------------------------------------------
+ * What an element becomes depends on it alone: the same bits wherever it stands in an array. Arrays do not overlap, but for
+ * those said to be changed in place. NaN stays NaN, infinities give what the limit is. A gradient is written to out, or
+ * added to what is there (`add`). */
+typedef enum ev_map_kind {
+  EV_MAP_NEG, EV_MAP_EXP, EV_MAP_LOG, EV_MAP_SQRT, EV_MAP_SQUARE, EV_MAP_RECIPROCAL, EV_MAP_ABS, EV_MAP_RELU,
+  EV_MAP_GELU,     /* x Φ(x) (Hendrycks and Gimpel 2016) */
+  EV_MAP_SILU,     /* x σ(x) */
+  EV_MAP_SIGMOID, EV_MAP_TANH, EV_MAP_SOFTPLUS,
+  EV_MAP_CLIP,     /* to [a, b] */
+  EV_MAP_AFFINE,   /* a x + b */
+  EV_MAP_POWER,    /* x^a, by the C library: slow */
+  EV_MAP_KINDS
+} ev_map_kind;
+void ev_map_apply(float *out, const float *x, ev_map_kind f, float a, float b, size_t n);
+/* out [+]= g f'(x), u being x, or f(x) for exp, sqrt, relu, sigmoid and tanh; neg and affine need none: anything readable.
+ * At a kink: 0 for abs and relu, 1 for clip. */
+void ev_map_back(float *out, const float *g, const float *u, ev_map_kind f, float a, float b, bool add, size_t n);
+
+typedef enum ev_zip_kind { EV_ZIP_ADD, EV_ZIP_SUB, EV_ZIP_MUL, EV_ZIP_DIV, EV_ZIP_MAX, EV_ZIP_MIN, EV_ZIP_KINDS } ev_zip_kind;
+/* Element (i, j) stands at at[i · row + j · step]; step 0: one number for the whole row, row 0: one row for all. */
+typedef struct ev_plane {
+  const float *at;
+  size_t row, step; /* step 0 or 1 */
+} ev_plane;
+void ev_zip(float *out, size_t out_row, const ev_plane *x, const ev_plane *y, ev_zip_kind f, bool add, size_t rows, size_t cols); /* out(i, j) [+]= f(x, y) */
+/* The gradient of x (side 0) or y (side 1): g(i, j) ∂f summed into out[i · out_row + j · out_step], out_step 0 or 1. */
+void ev_zip_back(float *out, size_t out_row, size_t out_step, const float *g, size_t g_row, const ev_plane *x, const ev_plane *y, ev_zip_kind f, unsigned side, bool add,
+                 size_t rows, size_t cols);
+
+/* Rows. All are (rows, cols), row-major; softmax as ev_softmax has it with temperature 1. */
+void ev_softmax_rows(float *out, const float *x, size_t rows, size_t cols);
+void ev_log_softmax_rows(float *out, const float *x, size_t rows, size_t cols);
+void ev_logsumexp_rows(float *out, const float *x, size_t rows, size_t cols); /* (rows) */
+void ev_max_rows(float *out, const float *x, size_t rows, size_t cols);       /* (rows); no column: −inf, a NaN: NaN */
+void ev_softmax_back(float *out, const float *g, const float *y, bool add, size_t rows, size_t cols);      /* y: what softmax gave */
+void ev_log_softmax_back(float *out, const float *g, const float *y, bool add, size_t rows, size_t cols);
+void ev_logsumexp_back(float *out, const float *g, const float *x, const float *y, bool add, size_t rows, size_t cols); /* g, y (rows) */
+void ev_normalise(float *out, float *inverse, const float *x, float epsilon, size_t rows, size_t cols); /* x / max(|x|, ε); inverse (rows), for what comes back */
+void ev_normalise_back(float *out, const float *g, const float *y, const float *inverse, bool add, size_t rows, size_t cols);
+/* (x − mean) / √(variance + ε) · gain + bias (Ba, Kiros, Hinton 2016). stats (rows, 2): mean, 1 / √(…), for what comes back. */
+void ev_layer_norm(float *out, float *stats, const float *x, const float *gain, const float *bias, float epsilon, size_t rows, size_t cols);
+void ev_layer_norm_back(float *out, float *d_gain, float *d_bias, const float *g, const float *x, const float *stats, const float *gain, bool add, size_t rows, size_t cols); /* d_gain and d_bias are always added to, and NULL together; out may be NULL */
+
+/* Rows begin to stop of a sparse matrix with n_rows, times x (·, d): out(r) [+]= Σ_e values[e] x(idx[e]) in the order of e; values NULL: 1. */
+void ev_sparse_rows(float *out, const uint64_t *ptr, const uint32_t *idx, const float *values, const float *x, size_t n_rows, size_t begin, size_t stop, size_t d, bool add);
+
+/* One step of a GRU (Cho et al. 2014, the reset gate after the product): r = σ(x_r + h_r), z = σ(x_z + h_z),
+ * n = tanh(x_n + r h_n), h' = (1 − z) n + z h. keep (4 d): the three parts of x w on the way in, r z n h_n on the way out;
+ * product (3 d) = h u; bias (3 d) belongs to x. */
+void ev_gru_cell(float *out, float *keep, const float *product, const float *bias, const float *h, size_t d);
+/* dh: the gradient of h' → that of h but for the products' part; product (3 d): the gradient of h u; keep: on the way out the
+ * gradients of the three parts of x w, then that of h_n. */
+void ev_gru_cell_back(float *dh, float *product, float *keep, const float *h, size_t d);
+
+/* out [+]= 0 with probability p, x / (1 − p) otherwise; which, depends on the seed and the place (`place`: of x[0]) alone. */
+void ev_dropout(float *out, const float *x, uint64_t seed, uint64_t place, float p, bool add, size_t n);
 
 /* ---- Stored forms of a vector --------------------------------------------------------------------------
  * i8: x ≈ scale · q with q = round(x / scale) in [−127, 127] and scale = max |x| / 127. The others have scale 1.
@@ -111,8 +170,24 @@ ev_status ev_scan_topk(uint32_t *ids, float *scores, const float *q, size_t m, s
 /* ---- Dense linear algebra (OpenBLAS, one thread a call; parallel loops are ours) -----------------------*/
 void ev_gemm_nt(float *out, const float *a, const float *b, float beta, size_t m, size_t n, size_t k); /* out(m,n) = a(m,k) b(n,k)ᵀ + beta out */
 void ev_gemm_nn(float *out, const float *a, const float *b, float beta, size_t m, size_t n, size_t k); /* out(m,n) = a(m,k) b(k,n) + beta out */
+/* out (m, n) [+]= op(a) op(b), op the transposition where turn_ says so; ld: floats from one row to the next, as they stand in
+ * memory. Small products never reach BLAS. out overlaps neither. */
+void ev_gemm(float *out, size_t ld_out, const float *a, size_t ld_a, bool turn_a, const float *b, size_t ld_b, bool turn_b, bool add, size_t m, size_t n, size_t k);
 void ev_syrk_tn(float *out, const float *a, float beta, size_t n, size_t k); /* out(n,n) = a(k,n)ᵀ a + beta out, both triangles written */
 ev_status ev_spd_solve(float *a, float *b, size_t n, size_t n_rhs); /* a(n,n) x = b(n_rhs,n) rows, Cholesky in place; EV_EINVAL when a is not positive definite */
+
+/* ---- Attention of one head over one sequence ------------------------------------------------------------
+ * out = softmax(q kᵀ / √d) v (Vaswani et al. 2017), causal: position t looks at those up to t. Rows of d floats stand
+ * `stride` apart in q, k, v, out and their gradients, so a head's part of wider rows is read where it stands. */
+#define EV_HEAD_MAX 256
+typedef struct ev_head {
+  size_t n, d, stride; /* positions; 1 <= d <= EV_HEAD_MAX; floats */
+  size_t keep_stride;  /* floats from one position's two numbers to the next one's */
+  bool causal;
+} ev_head;
+void ev_attend(float *out, float *keep, const float *q, const float *k, const float *v, const ev_head *h); /* keep: the largest score and 1 / Σ of each position, for backward */
+/* Adds to the gradients that are not NULL; they do not overlap. */
+void ev_attend_back(float *dq, float *dk, float *dv, const float *q, const float *k, const float *v, const float *out, const float *keep, const float *grad, const ev_head *h);
 
 /* ---- Symmetric matrices, half stored -------------------------------------------------------------------
  * A lower triangle cut into square tiles of EV_SYM_TILE, tile (I, J), I >= J, at index I(I+1)/2 + J, each
