@@ -1,6 +1,6 @@
 #!/bin/sh
 # deps.sh [bench] - installs the Debian packages that building, testing and measuring need; only those that are missing.
-# With "bench" also the peers that `make bench-index` measures beside us.
+# With "bench" also the peers that the benchmarks measure beside us.
 set -eu
 
 packages="gcc make pkg-config libc6-dev libluajit-5.1-dev libopenblas-dev libyaml-dev libsqlite3-dev libmicrohttpd-dev
@@ -9,7 +9,7 @@ python3-scipy curl sqlite3"
 case "${1:-}" in
   "") ;;
   bench)
-    packages="$packages g++ libfaiss-dev libhnswlib-dev"
+    packages="$packages g++ libfaiss-dev libhnswlib-dev python3-torch"
     command -v node >/dev/null 2>&1 || packages="$packages nodejs"
     command -v npm >/dev/null 2>&1 || packages="$packages npm"
     ;;

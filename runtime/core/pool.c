@@ -10,6 +10,7 @@
 #include "core.h"
 
 #define MAX_THREADS 256
+#define SPINS 1000 /* some 20 µs: a training step is hundreds of short loops, and a sleeper wakes in 50 */
 
 typedef struct loop {
   ev_range_fn *fn;
@@ -24,9 +25,9 @@ static struct {
   pid_t pid;            /* the process that started the helpers */
   int helpers;          /* running helper threads */
   int wanted;           /* threads asked for; 0 = all cores */
-  int active;           /* helpers still in the current loop */
+  atomic_int active;    /* helpers still in the current loop; written with the lock held */
   int invited;          /* helpers taking part in it */
-  uint64_t round;
+  atomic_uint_fast64_t round; /* likewise */
   loop *current;
   bool busy;
 } pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .start = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
@@ -42,12 +43,25 @@ static void work(loop *l, int worker) {
   }
 }
 
+static inline void relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
 static void *helper(void *arg) {
   int id = (int)(intptr_t)arg;
   uint64_t seen = 0;
   inside = true;
   pthread_mutex_lock(&pool.lock);
   for (;;) {
+    if (pool.round == seen) {
+      pthread_mutex_unlock(&pool.lock);
+      for (int i = 0; i < SPINS && pool.round == seen; i++) relax();
+      pthread_mutex_lock(&pool.lock);
+    }
     while (pool.round == seen) pthread_cond_wait(&pool.start, &pool.lock);
     seen = pool.round;
     if (id > pool.invited) continue;
@@ -120,6 +134,7 @@ void ev_parallel_for(size_t n, size_t grain, ev_range_fn *fn, void *ctx) {
   inside = true;
   work(&l, 0);
   inside = false;
+  for (int i = 0; i < SPINS && pool.active > 0; i++) relax();
   pthread_mutex_lock(&pool.lock);
   while (pool.active > 0) pthread_cond_wait(&pool.done, &pool.lock);
   pool.busy = false;
