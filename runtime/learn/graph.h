@@ -6,7 +6,7 @@
  *                 clip (x; low, high)   pow (x; p)   scale (x; a, b) = a x + b
  *                 add sub mul div max min (x, y), broadcast as NumPy does
  *   reduce.c      sum mean max logsumexp (x; dim, keep)   dim −1: over everything → scalar; keep 1: the dimension stays, as 1
- *                 softmax log_softmax (x) normalise (x; epsilon) = x / max(|x|, epsilon)   over the last dimension
+ *   normal.c      softmax log_softmax (x) normalise (x; epsilon) = x / max(|x|, epsilon)   over the last dimension
  *                 layer_norm (x, gain, bias; epsilon)   topk (x; k): the k largest of the last dimension, descending
  *                 dropout (x; p)   mask_equal (x (N, M), a (N) ids, b (M) ids; value): value where a[i] = b[j], i ≠ j
  *   matmul.c      matmul (a, b; transpose_a, transpose_b): (N, K)(K, M), batched (B, N, K)(B, K, M) or (B, N, K)(K, M)
@@ -106,7 +106,8 @@ struct ev_op {
 };
 
 /* Tables of operators, each ended by a NULL name; graph.c knows them all. */
-extern const ev_op ev_ops_pointwise[], ev_ops_reduce[], ev_ops_matmul[], ev_ops_layout[], ev_ops_gather[], ev_ops_sequence[], ev_ops_gru[], ev_ops_sparse[], ev_ops_bag[];
+extern const ev_op ev_ops_pointwise[], ev_ops_reduce[], ev_ops_normal[], ev_ops_matmul[], ev_ops_layout[], ev_ops_gather[], ev_ops_sequence[], ev_ops_gru[], ev_ops_sparse[];
+extern const ev_op ev_ops_bag[];
 
 /* Counts bytes against the graph's limit: EV_ELIMIT names what they are for (its shape may be NULL). */
 ev_status ev_graph_reserve(ev_graph *g, uint64_t bytes, const char *what, const ev_shape *s);

@@ -146,15 +146,15 @@ static size_t above_scalar(const float *x, size_t i, size_t n, float bound) {
     return n;                                                                                                        \
   }
 #define FORMS(table) {&(table)[0], &(table)[1], &(table)[2], &(table)[3]}
-static const ev_kernels kernels_scalar = {"scalar", axpy_scalar, scale_scalar, sum_scalar, most_scalar, exp_sum_scalar, above_scalar, affine_scalar, FORMS(ev_forms_scalar), &ev_tiles_scalar};
+static const ev_kernels kernels_scalar = {"scalar", axpy_scalar, scale_scalar, sum_scalar, most_scalar, exp_sum_scalar, above_scalar, affine_scalar, FORMS(ev_forms_scalar), &ev_elements_plain, &ev_tiles_scalar};
 
 #if defined __x86_64__
 KERNELS(avx2, 8, __attribute__((target("avx2,fma"))))
 KERNELS(avx512, 16, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma"))))
-static const ev_kernels kernels_avx2 = {"avx2", axpy_avx2, scale_avx2, sum_avx2, most_avx2, exp_sum_avx2, above_avx2, affine_avx2, FORMS(ev_forms_avx2), &ev_tiles_avx2};
-static const ev_kernels kernels_avx512 = {"avx512", axpy_avx512, scale_avx512, sum_avx512, most_avx512, exp_sum_avx512, above_avx512, affine_avx512, FORMS(ev_forms_avx512), &ev_tiles_avx512};
+static const ev_kernels kernels_avx2 = {"avx2", axpy_avx2, scale_avx2, sum_avx2, most_avx2, exp_sum_avx2, above_avx2, affine_avx2, FORMS(ev_forms_avx2), &ev_elements_avx2, &ev_tiles_avx2};
+static const ev_kernels kernels_avx512 = {"avx512", axpy_avx512, scale_avx512, sum_avx512, most_avx512, exp_sum_avx512, above_avx512, affine_avx512, FORMS(ev_forms_avx512), &ev_elements_avx512, &ev_tiles_avx512};
 static const ev_kernels kernels_vnni = {"avx512vnni", axpy_avx512, scale_avx512, sum_avx512, most_avx512, exp_sum_avx512, above_avx512, affine_avx512,
-                                        {&ev_forms_avx512[0], &ev_forms_avx512[1], &ev_forms_avx512[2], &ev_form_i8_vnni}, &ev_tiles_avx512};
+                                        {&ev_forms_avx512[0], &ev_forms_avx512[1], &ev_forms_avx512[2], &ev_form_i8_vnni}, &ev_elements_avx512, &ev_tiles_avx512};
 static const ev_kernels *const known[] = {&kernels_vnni, &kernels_avx512, &kernels_avx2, &kernels_scalar};
 
 static bool supported(const ev_kernels *k) {
@@ -167,7 +167,7 @@ static bool supported(const ev_kernels *k) {
 #else
 #if defined __aarch64__
 KERNELS(neon, 4, )
-static const ev_kernels kernels_neon = {"neon", axpy_neon, scale_neon, sum_neon, most_neon, exp_sum_neon, above_neon, affine_neon, FORMS(ev_forms_neon), &ev_tiles_neon};
+static const ev_kernels kernels_neon = {"neon", axpy_neon, scale_neon, sum_neon, most_neon, exp_sum_neon, above_neon, affine_neon, FORMS(ev_forms_neon), &ev_elements_plain, &ev_tiles_neon};
 static const ev_kernels *const known[] = {&kernels_neon, &kernels_scalar};
 #else
 static const ev_kernels *const known[] = {&kernels_scalar};

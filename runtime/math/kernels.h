@@ -20,6 +20,29 @@ typedef struct ev_form_kernels {
   void (*products)(float *out, const void *q, size_t q_stride, size_t m, const void *packed, size_t n, size_t d);
 } ev_form_kernels;
 
+/* Of tensors; math.h says what they give (elements_body.h, rows_body.h). */
+typedef struct ev_element_kernels {
+  void (*map[EV_MAP_KINDS])(float *out, const float *x, float a, float b, size_t n);
+  void (*slope[EV_MAP_KINDS])(float *out, const float *g, const float *u, float a, float b, bool add, size_t n);
+  void (*zip[EV_ZIP_KINDS])(float *out, size_t out_row, const ev_plane *x, const ev_plane *y, bool add, size_t rows, size_t cols);
+  void (*unzip[2][EV_ZIP_KINDS])(float *out, size_t out_row, size_t out_step, const float *g, size_t g_row, const ev_plane *x, const ev_plane *y, bool add, size_t rows, size_t cols);
+  void (*softmax)(float *out, const float *x, size_t rows, size_t cols);
+  void (*log_softmax)(float *out, const float *x, size_t rows, size_t cols);
+  void (*logsumexp)(float *out, const float *x, size_t rows, size_t cols);
+  void (*max)(float *out, const float *x, size_t rows, size_t cols);
+  void (*softmax_back)(float *out, const float *g, const float *y, bool add, size_t rows, size_t cols);
+  void (*log_softmax_back)(float *out, const float *g, const float *y, bool add, size_t rows, size_t cols);
+  void (*logsumexp_back)(float *out, const float *g, const float *x, const float *y, bool add, size_t rows, size_t cols);
+  void (*normalise)(float *out, float *inverse, const float *x, float epsilon, size_t rows, size_t cols);
+  void (*normalise_back)(float *out, const float *g, const float *y, const float *inverse, bool add, size_t rows, size_t cols);
+  void (*layer_norm)(float *out, float *stats, const float *x, const float *gain, const float *bias, float epsilon, size_t rows, size_t cols);
+  void (*layer_norm_back)(float *out, float *d_gain, float *d_bias, const float *g, const float *x, const float *stats, const float *gain, bool add, size_t rows, size_t cols);
+  void (*sparse_rows)(float *out, const uint64_t *ptr, const uint32_t *idx, const float *values, const float *x, size_t n_rows, size_t begin, size_t stop, size_t d, bool add);
+  void (*gru_cell)(float *out, float *keep, const float *product, const float *bias, const float *h, size_t d);
+  void (*gru_cell_back)(float *dh, float *product, float *keep, const float *h, size_t d);
+  void (*dropout)(float *out, const float *x, uint64_t seed, uint64_t place, float p, bool add, size_t n);
+} ev_element_kernels;
+
 /* Small products and attention; math.h says what they give. */
 typedef struct ev_tile_kernels {
   void (*product)(float *out, size_t ld_out, const float *a, size_t a_row, size_t a_col, const float *b, size_t ld_b, bool add, size_t m, size_t n, size_t k);
@@ -38,13 +61,16 @@ typedef struct ev_kernels {
   size_t (*above)(const float *x, size_t i, size_t n, float bound); /* next i with x[i] > bound, or n */
   void (*affine)(float *out, float alpha, const float *scales, const float *bias, size_t n); /* out = out · alpha · scales + bias; either may be NULL */
   const ev_form_kernels *forms[4];                                  /* by ev_form */
+  const ev_element_kernels *elements;
   const ev_tile_kernels *tiles;
 } ev_kernels;
 
 extern const ev_form_kernels ev_forms_scalar[4];
+extern const ev_element_kernels ev_elements_plain; /* of four floats on every machine */
 extern const ev_tile_kernels ev_tiles_scalar;
 #if defined __x86_64__
 extern const ev_form_kernels ev_forms_avx2[4], ev_forms_avx512[4], ev_form_i8_vnni;
+extern const ev_element_kernels ev_elements_avx2, ev_elements_avx512;
 extern const ev_tile_kernels ev_tiles_avx2, ev_tiles_avx512;
 #elif defined __aarch64__
 extern const ev_form_kernels ev_forms_neon[4];

@@ -25,6 +25,64 @@ void ev_softmax(float *out, const float *x, float temperature, size_t n); /* out
 float ev_logsumexp(const float *x, size_t n);                          /* max + log Σ e^(x[i] − max); n = 0 gives −inf, +inf gives +inf, NaN gives NaN */
 void ev_weighted_sum(float *out, const float *const *columns, const float *weights, size_t n_columns, size_t n); /* out[i] = Σ_c weights[c] columns[c][i]; out may be one of them */
 
+/* ---- Elements of tensors -----------------------------------------------------------------------------------
+ * What an element becomes depends on it alone: the same bits wherever it stands in an array. Arrays do not overlap, but for
+ * those said to be changed in place. NaN stays NaN, infinities give what the limit is. A gradient is written to out, or
+ * added to what is there (`add`). */
+typedef enum ev_map_kind {
+  EV_MAP_NEG, EV_MAP_EXP, EV_MAP_LOG, EV_MAP_SQRT, EV_MAP_SQUARE, EV_MAP_RECIPROCAL, EV_MAP_ABS, EV_MAP_RELU,
+  EV_MAP_GELU,     /* x Φ(x) (Hendrycks and Gimpel 2016) */
+  EV_MAP_SILU,     /* x σ(x) */
+  EV_MAP_SIGMOID, EV_MAP_TANH, EV_MAP_SOFTPLUS,
+  EV_MAP_CLIP,     /* to [a, b] */
+  EV_MAP_AFFINE,   /* a x + b */
+  EV_MAP_POWER,    /* x^a, by the C library: slow */
+  EV_MAP_KINDS
+} ev_map_kind;
+void ev_map_apply(float *out, const float *x, ev_map_kind f, float a, float b, size_t n);
+/* out [+]= g f'(x), u being x, or f(x) for exp, sqrt, relu, sigmoid and tanh; neg and affine need none: anything readable.
+ * At a kink: 0 for abs and relu, 1 for clip. */
+void ev_map_back(float *out, const float *g, const float *u, ev_map_kind f, float a, float b, bool add, size_t n);
+
+typedef enum ev_zip_kind { EV_ZIP_ADD, EV_ZIP_SUB, EV_ZIP_MUL, EV_ZIP_DIV, EV_ZIP_MAX, EV_ZIP_MIN, EV_ZIP_KINDS } ev_zip_kind;
+/* Element (i, j) stands at at[i · row + j · step]; step 0: one number for the whole row, row 0: one row for all. */
+typedef struct ev_plane {
+  const float *at;
+  size_t row, step; /* step 0 or 1 */
+} ev_plane;
+void ev_zip(float *out, size_t out_row, const ev_plane *x, const ev_plane *y, ev_zip_kind f, bool add, size_t rows, size_t cols); /* out(i, j) [+]= f(x, y) */
+/* The gradient of x (side 0) or y (side 1): g(i, j) ∂f summed into out[i · out_row + j · out_step], out_step 0 or 1. */
+void ev_zip_back(float *out, size_t out_row, size_t out_step, const float *g, size_t g_row, const ev_plane *x, const ev_plane *y, ev_zip_kind f, unsigned side, bool add,
+                 size_t rows, size_t cols);
+
+/* Rows. All are (rows, cols), row-major; softmax as ev_softmax has it with temperature 1. */
+void ev_softmax_rows(float *out, const float *x, size_t rows, size_t cols);
+void ev_log_softmax_rows(float *out, const float *x, size_t rows, size_t cols);
+void ev_logsumexp_rows(float *out, const float *x, size_t rows, size_t cols); /* (rows) */
+void ev_max_rows(float *out, const float *x, size_t rows, size_t cols);       /* (rows); no column: −inf, a NaN: NaN */
+void ev_softmax_back(float *out, const float *g, const float *y, bool add, size_t rows, size_t cols);      /* y: what softmax gave */
+void ev_log_softmax_back(float *out, const float *g, const float *y, bool add, size_t rows, size_t cols);
+void ev_logsumexp_back(float *out, const float *g, const float *x, const float *y, bool add, size_t rows, size_t cols); /* g, y (rows) */
+void ev_normalise(float *out, float *inverse, const float *x, float epsilon, size_t rows, size_t cols); /* x / max(|x|, ε); inverse (rows), for what comes back */
+void ev_normalise_back(float *out, const float *g, const float *y, const float *inverse, bool add, size_t rows, size_t cols);
+/* (x − mean) / √(variance + ε) · gain + bias (Ba, Kiros, Hinton 2016). stats (rows, 2): mean, 1 / √(…), for what comes back. */
+void ev_layer_norm(float *out, float *stats, const float *x, const float *gain, const float *bias, float epsilon, size_t rows, size_t cols);
+void ev_layer_norm_back(float *out, float *d_gain, float *d_bias, const float *g, const float *x, const float *stats, const float *gain, bool add, size_t rows, size_t cols); /* d_gain and d_bias are always added to, and NULL together; out may be NULL */
+
+/* Rows begin to stop of a sparse matrix with n_rows, times x (·, d): out(r) [+]= Σ_e values[e] x(idx[e]) in the order of e; values NULL: 1. */
+void ev_sparse_rows(float *out, const uint64_t *ptr, const uint32_t *idx, const float *values, const float *x, size_t n_rows, size_t begin, size_t stop, size_t d, bool add);
+
+/* One step of a GRU (Cho et al. 2014, the reset gate after the product): r = σ(x_r + h_r), z = σ(x_z + h_z),
+ * n = tanh(x_n + r h_n), h' = (1 − z) n + z h. keep (4 d): the three parts of x w on the way in, r z n h_n on the way out;
+ * product (3 d) = h u; bias (3 d) belongs to x. */
+void ev_gru_cell(float *out, float *keep, const float *product, const float *bias, const float *h, size_t d);
+/* dh: the gradient of h' → that of h but for the products' part; product (3 d): the gradient of h u; keep: on the way out the
+ * gradients of the three parts of x w, then that of h_n. */
+void ev_gru_cell_back(float *dh, float *product, float *keep, const float *h, size_t d);
+
+/* out [+]= 0 with probability p, x / (1 − p) otherwise; which, depends on the seed and the place (`place`: of x[0]) alone. */
+void ev_dropout(float *out, const float *x, uint64_t seed, uint64_t place, float p, bool add, size_t n);
+
 /* ---- Stored forms of a vector --------------------------------------------------------------------------
  * i8: x ≈ scale · q with q = round(x / scale) in [−127, 127] and scale = max |x| / 127. The others have scale 1.
  * Values must be finite and, for f16, within ±65504 (larger ones become infinite). */
