@@ -202,7 +202,8 @@ static void arrange_pairs(ev_batches *b, uint64_t epoch) {
 
 typedef struct pair_job {
   ev_batches *b;
-  const pair *pairs; /* of this batch */
+  const pair *pairs; /* of the epoch */
+  size_t first;      /* of this batch */
   ev_row_keys keys;
 } pair_job;
 
@@ -212,10 +213,11 @@ static void fill_pair_rows(void *ctx, size_t begin, size_t end, int worker) {
   ev_batches *b = j->b;
   const ev_csr *m = &b->v->by_user;
   for (size_t i = begin; i < end; i++) {
-    pair p = j->pairs[i];
-    if (i + AHEAD < end) {
-      __builtin_prefetch(b->v->seen + m->ptr[j->pairs[i + AHEAD].user]);
-      __builtin_prefetch(m->idx + j->pairs[i + AHEAD].at);
+    size_t at = j->first + i, ahead = at + AHEAD;
+    pair p = j->pairs[at < b->epoch_rows ? at : at - b->epoch_rows];
+    if (i + AHEAD < end && ahead < b->epoch_rows) {
+      __builtin_prefetch(b->v->seen + m->ptr[j->pairs[ahead].user]);
+      __builtin_prefetch(m->idx + j->pairs[ahead].at);
     }
     uint32_t item = m->idx[p.at];
     if (b->ids[EV_W_USER] != NULL) b->ids[EV_W_USER][i] = p.user;
@@ -227,10 +229,10 @@ static void fill_pair_rows(void *ctx, size_t begin, size_t end, int worker) {
 
 static ev_status fill_pairs(ev_batches *b, uint64_t step, size_t *n_rows) {
   uint64_t epoch = step / b->per_epoch, first = step % b->per_epoch * b->n_rows;
-  size_t n = b->epoch_rows - first < b->n_rows ? b->epoch_rows - first : b->n_rows;
+  size_t n = b->epoch_rows - first < b->n_rows && !b->o.whole ? b->epoch_rows - first : b->n_rows;
   if (epoch != b->epoch) arrange_pairs(b, epoch);
-  EV_TRY(ev_graph_set_live(b->g, b->rows, n));
-  pair_job j = {b, (const pair *)b->state + first, ev_batches_keys(b, step)};
+  if (b->rows != 0) EV_TRY(ev_graph_set_live(b->g, b->rows, n));
+  pair_job j = {b, b->state, first, ev_batches_keys(b, step)};
   ev_batches_shared(b, &j.keys);
   ev_parallel_for(n, GRAIN, fill_pair_rows, &j);
   *n_rows = n;
@@ -251,9 +253,10 @@ ev_status ev_pairs_new(ev_batches **out, ev_graph *g, const ev_view *v, const ev
     goto fail;
   }
   b->n_rows = o->size > 0 ? o->size : 2048;
+  if (o->whole && b->n_rows > b->epoch_rows) b->n_rows = b->epoch_rows;
   b->per_epoch = (b->epoch_rows - 1) / b->n_rows + 1;
   b->state = ev_alloc(b->epoch_rows, sizeof(pair));
-  status = b->state == NULL ? EV_ENOMEM : ev_graph_axis(g, &b->rows, b->n_rows);
+  status = b->state == NULL ? EV_ENOMEM : o->whole ? EV_OK : ev_graph_axis(g, &b->rows, b->n_rows);
   if (status == EV_OK) return EV_OK;
 fail:
   ev_batches_free(b);
@@ -295,7 +298,7 @@ static ev_status fill_range(ev_batches *b, ev_side side, size_t first, size_t n)
     if (ids != NULL) ids[i] = id;
     if (own != NULL) own[i] = own_id(b, m, id, NULL);
   }
-  return ev_graph_set_live(b->g, b->rows, n);
+  return b->rows == 0 ? EV_OK : ev_graph_set_live(b->g, b->rows, n); /* whole batches: what stands behind the n rows is computed too, and left */
 }
 
 static ev_status compute(ev_batches *b, ev_graph *g, ev_tensor t, ev_side side, bool ranges, size_t n, size_t d, float *table) {
@@ -327,7 +330,7 @@ ev_status ev_batches_table(ev_batches *b, ev_graph *g, ev_tensor t, ev_side side
   EV_TRY(below(b, g, t, side, &found, &wrong));
   if (found & FROM_ELSEWHERE) return ev_fail(EV_EINVAL, "%s%s %s is no table of %s: it depends on '%s'", node->where, what, text, whose, ev_graph_name(g, wrong));
   bool ranges = found == FROM_SIDE;
-  if (ranges ? node->shape.axis != b->rows : node->shape.dim[0] != n || node->shape.axis != 0)
+  if (ranges ? node->shape.axis != b->rows || node->shape.dim[0] != b->n_rows : node->shape.dim[0] != n || node->shape.axis != 0)
     return ev_fail(EV_EINVAL, "%s%s %s is no table of %zu %s", node->where, what, text, n, whose);
   *d = node->shape.rank == 2 ? node->shape.dim[1] : 1;
   float *out = ev_alloc(n, *d * sizeof *out);

@@ -320,6 +320,7 @@ typedef struct ev_sampler_options {
 typedef struct ev_batch_options { /* ev_batch_defaults, then set */
   const char *name;           /* of the inputs; default "batch"; at most 20 bytes */
   size_t size;                /* B: pairs 2048, sequences 128 */
+  bool whole;                 /* pairs: B is no axis: an epoch's last batch is filled up with its first rows. What scores rows against each other wants it; default false */
   size_t n_negatives;         /* default 1 */
   bool shared;                /* one set of negatives for the whole batch; a user's own items may be among them */
   bool avoid_seen;            /* negatives are drawn again when the user has the item in the view; default true */

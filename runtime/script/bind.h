@@ -74,6 +74,7 @@ typedef struct ev_ldata {
   ev_rank_rows *rows;   /* owned; what a ranker learns from, or NULL */
   char *artifact;       /* owned; where a fit writes, or NULL: this handle cannot fit */
   char *checkpoint;     /* owned; where trainings of this fit keep what they have reached, or NULL: nowhere */
+  double checkpoint_s;  /* between two of them */
   uint64_t seed;        /* of a fit that does not name one */
   unsigned n_fits;      /* models made so far: each has its own file */
   unsigned n_discarded; /* of them */

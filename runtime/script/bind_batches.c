@@ -88,16 +88,17 @@ static int made(lua_State *L, lbatches *h, ev_lnet *net, ev_status status) {
 }
 
 /* net:pairs(data, { size = 2048, negatives = 1, sampler = "uniform" | "popularity" | "mixed", power = 0.75, mix = { uniform =, popularity = },
- * shared = false, seen = "avoid" | "allow", known_only = false, id_dropout = 0, seed = }) → batches of pairs; learn.h says what they hold */
+ * shared = false, seen = "avoid" | "allow", known_only = false, id_dropout = 0, whole = false, seed = }) → batches of pairs; learn.h says what they hold */
 static int net_pairs(lua_State *L) {
   lua_settop(L, 3);
   ev_lnet *net = ev_lua_net(L, 1);
   const ev_ldata *d = check_data(L, 2);
   ev_batch_options o;
   char name[24];
-  ev_lua_only(L, 3, "size negatives sampler power mix shared seen known_only id_dropout seed");
+  ev_lua_only(L, 3, "size negatives sampler power mix shared seen known_only id_dropout whole seed");
   lbatches *h = new_batches(L, net, 2, name, &o);
   if (lua_istable(L, 3)) take_sampler(L, &o);
+  o.whole = ev_lua_field_bool(L, 3, "whole", false);
   return made(L, h, net, ev_pairs_new(&h->batches, net->graph, d->view, &o));
 }
 

@@ -175,20 +175,31 @@ static int data_close(lua_State *L) {
   ev_view_free(d->view);
   ev_rank_rows_free(d->rows);
   ev_free(d->artifact);
+  ev_free(d->checkpoint);
   *d = (ev_ldata){0};
   return 0;
 }
 
-static int data_artifact(lua_State *L) { /* trusted: (data, path, seed) where the next fits write, and their seed; nil: nowhere */
+/* trusted: (data, path, seed, checkpoint, seconds) where the next fits write, and their seed; nil: nowhere. checkpoint: where what
+ * a training has reached outlives its process, kept every so many seconds, or nil. */
+static int data_artifact(lua_State *L) {
   ev_ldata *d = ev_lua_data(L, 1);
-  size_t len = 0;
-  const char *path = luaL_optlstring(L, 2, NULL, &len);
-  char *copy = path != NULL ? ev_strndup(path, len) : NULL;
-  if (path != NULL && copy == NULL) return ev_lua_fail(L, EV_ENOMEM);
+  size_t len = 0, checkpoint_len = 0;
+  const char *path = luaL_optlstring(L, 2, NULL, &len), *checkpoint = luaL_optlstring(L, 4, NULL, &checkpoint_len);
+  double seed = luaL_optnumber(L, 3, 1), checkpoint_s = luaL_optnumber(L, 5, 60);
+  char *copy = path != NULL ? ev_strndup(path, len) : NULL, *stable = checkpoint != NULL ? ev_strndup(checkpoint, checkpoint_len) : NULL;
+  if ((path != NULL && copy == NULL) || (checkpoint != NULL && stable == NULL)) {
+    ev_free(copy);
+    ev_free(stable);
+    return ev_lua_fail(L, EV_ENOMEM);
+  }
   ev_free(d->artifact);
+  ev_free(d->checkpoint);
   d->artifact = copy;
-  d->seed = (uint64_t)luaL_optnumber(L, 3, 1);
-  d->n_fits = d->n_discarded = 0;
+  d->checkpoint = stable;
+  d->checkpoint_s = checkpoint_s;
+  d->seed = (uint64_t)seed;
+  d->n_fits = d->n_discarded = d->n_trainings = 0;
   return 0;
 }
 

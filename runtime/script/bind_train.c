@@ -235,11 +235,12 @@ static int optimiser_load(lua_State *L) { /* trusted: (optimiser, path) */
 }
 
 /* ---- Files of a training ---------------------------------------------------------------------------------*/
-static int data_checkpoint(lua_State *L) { /* trusted: (data) → where its next training keeps what it has reached, or nil */
+static int data_checkpoint(lua_State *L) { /* trusted: (data) → where its next training keeps what it has reached, and every how many seconds; or nil */
   ev_ldata *d = ev_lua_data(L, 1);
   if (d->checkpoint == NULL) return 0;
   lua_pushfstring(L, "%s.%d", d->checkpoint, (int)++d->n_trainings);
-  return 1;
+  lua_pushnumber(L, d->checkpoint_s);
+  return 2;
 }
 
 /* trusted: (data, path) → the model in that file, as if this fit had just made it: it stands under a draft's name too */

@@ -2,8 +2,8 @@
 --
 -- A loss is called as loss(positive, negative, more) with the scores of the items that users have, positive (B), and of items
 -- drawn for them, negative (B, n); it gives a scalar. more, from a sampler (samplers.lua), may say
---   own               column i of row i is the row's own positive, which is no negative (in-batch, all items)
---   positive_log_q, negative_log_q   log of the probability that the sampler draws these items
+--   own       column i of row i is the row's own positive, or one column is: no negative (in-batch, all items)
+--   log_q()   → log of the probability with which the sampler draws the positives (B), and the negatives ((B, n) or (n))
 -- Any function of the same arguments is a loss too. Means are over live rows.
 
 local object = require "evection.nn.object"
@@ -69,11 +69,13 @@ local function softmax(word, options, log_q)
   object.number(o.temperature, 1e-6, 1e6, word .. ": temperature", 4)
   return make(object.show("nn." .. word, options), { of = function(positive, negative, more)
     local p, n = positive / o.temperature, negative / o.temperature
+    local of_positive, of_negative
+    if o.log_q and more.log_q then of_positive, of_negative = more.log_q() end
     if more.own then
-      if o.log_q and more.negative_log_q then p, n = p - more.positive_log_q, n - more.negative_log_q end
+      if of_negative then p, n = p - of_positive, n - of_negative end
       return (n:logsumexp(2) - p):mean()
     end
-    if o.log_q and more.negative_log_q then n = n - (more.negative_log_q + math.log(negative:shape()[2])) end
+    if of_negative then n = n - (of_negative + math.log(negative:shape()[2])) end
     return (column(p):concat(n, 2):logsumexp(2) - p):mean()
   end })
 end

@@ -2,7 +2,7 @@
 --
 -- A sampler says what the batches must draw (options, for net:pairs) and how the drawn become scores: sampler:scores(q) with
 -- q = { user (B, D), positive items (B, D), batch, items(ids) → their vectors, table() → all of them (R, D), bias(ids) }
--- → negative scores (B, n), what the loss may know of them (losses.lua), and the vectors that took part (for a regulariser).
+-- → negative scores (B, n), and what the loss may know of them (losses.lua).
 
 local object = require "evection.nn.object"
 
@@ -23,7 +23,7 @@ function methods:scores(q) -- luacheck: no self
   local scores
   if #b.negative:shape() == 1 then scores = q.user:matmul(drawn, false, true)
   else scores = q.user:dot(drawn) end
-  return add_bias(scores, q, b.negative), { positive_log_q = b.item_log_q, negative_log_q = b.negative_log_q }, { drawn }
+  return add_bias(scores, q, b.negative), { log_q = function() return b.item_log_q, b.negative_log_q end }
 end
 
 local function drawn(word, n, given, options)
@@ -64,20 +64,20 @@ function samplers.hard(k, of)
   object.number(k, 1, 65536, "sampler.hard: how many are kept")
   if type(of) ~= "table" or not of.scores then error("sampler.hard(k, sampler): the second is no sampler", 2) end
   return make(("nn.sampler.hard(%g, %s)"):format(k, tostring(of)), { options = of.options, scores = function(_, q)
-    local scores, more, vectors = of:scores(q)
+    local scores, more = of:scores(q)
     if more.own then error("sampler.hard: the row's own positive is among what it would choose from", 0) end
-    return scores:topk(k), {}, vectors -- how likely a chosen one was is not known any more
+    return scores:topk(k), {} -- how likely a chosen one was is not known any more
   end })
 end
 
 -- The positives of the other rows (Hidasi et al. 2016). The same item in another row, and another item of the same user, are
 -- no negatives: they count as if their score were −10⁹.
 function samplers.in_batch()
-  return make("nn.sampler.in_batch()", { options = { negatives = 0 }, scores = function(_, q)
+  return make("nn.sampler.in_batch()", { options = { negatives = 0, whole = true }, scores = function(_, q)
     local b = q.batch
     local scores = add_bias(q.user:matmul(q.positive, false, true), q, b.item)
     scores = scores:mask_equal(b.item, b.item):mask_equal(b.user, b.user)
-    return scores, { own = true, positive_log_q = b.item_log_q, negative_log_q = b.item_log_q }, {}
+    return scores, { own = true, log_q = function() return b.item_log_share, b.item_log_share end }
   end })
 end
 
@@ -86,7 +86,7 @@ function samplers.all()
   return make("nn.sampler.all()", { options = { negatives = 0 }, scores = function(_, q)
     local scores = q.user:matmul(q.table(), false, true)
     if q.bias then scores = scores + q.bias() end
-    return scores, { own = true }, {}
+    return scores, { own = true }
   end })
 end
 
