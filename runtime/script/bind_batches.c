@@ -407,11 +407,6 @@ static int model_discard(lua_State *L) {
   return 0;
 }
 
-static int data_n_fits(lua_State *L) { /* trusted: (data) → models that its fit made so far: files .1 … .n, those discarded among them */
-  lua_pushnumber(L, ev_lua_data(L, 1)->n_fits);
-  return 1;
-}
-
 /* ---- Early stopping ------------------------------------------------------------------------------------*/
 /* data:split(share[, seed[, users]]) → rest, held: of so many users (default: all) the last ⌈share · n⌉ interactions, or where the
  * data's folds are no cut in time a seeded choice. Neither can fit. */
@@ -516,7 +511,7 @@ void ev_bind_batches(lua_State *L) {
   static const luaL_Reg net_methods[] = {{"pairs", net_pairs}, {"sequences", net_sequences}, {"rows", net_rows}, {"features", net_features}, {NULL, NULL}};
   static const luaL_Reg data_methods[] = {{"vectors", fit_vectors}, {"encoder", fit_encoder}, {"network", fit_network}, {"split", data_split}, {"measure", data_measure}, {NULL, NULL}};
   static const luaL_Reg batch_methods[] = {{"__index", batches_index}, {"__tostring", batches_text}, {"__gc", batches_close}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"model_discard", model_discard}, {"data_n_fits", data_n_fits}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"model_discard", model_discard}, {NULL, NULL}};
   ev_lua_class(L, EV_BATCHES, batch_methods);
   lua_pop(L, 1);
   extend(L, EV_GRAPH, net_methods);
