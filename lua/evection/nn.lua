@@ -8,6 +8,7 @@ local native = require "evection.native"
 local layers = require "evection.nn.layers"
 local losses = require "evection.nn.losses"
 local match = require "evection.nn.match"
+local next_item = require "evection.nn.next_item"
 local optimisers = require "evection.nn.optimisers"
 local regularisers = require "evection.nn.regularisers"
 local samplers = require "evection.nn.samplers"
@@ -16,7 +17,7 @@ local train = require "evection.nn.train"
 
 local nn = {
   loss = losses, sampler = samplers, schedule = schedules, regulariser = regularisers,
-  match = match.match, describe = match.describe, train = train.train,
+  match = match.match, next_item = next_item, describe = match.describe, train = train.train,
 }
 for name, layer in pairs(layers) do nn[name] = layer end
 for name, optimiser in pairs(optimisers) do nn[name] = optimiser end

@@ -8,6 +8,7 @@
  *   factors       user and item vectors; unknown or changed users are folded in   (ials)
  *   vectors       user and item vectors, learnt any way; who has none is the mean of what he has   (mf, light_gcn, two_tower)
  *   encoder       a graph that makes a history a vector, and item vectors   (sasrec, gru4rec)
+ *   network       a graph that makes a row's features a logit: another ranker   (deep_fm, dcn_v2)
  *   ranker        a function of a candidate's features                (logistic, fm)
  *
  * Fits are threaded, give the same bits for any thread count, look at ev_interrupted() and leave no file
@@ -304,7 +305,12 @@ ev_status ev_optimiser_load(ev_optimiser *o, const char *path); /* EV_EINVAL: of
  *     negative (T, n) or (n) ids  target_log_q negative_log_q target_log_share item_known target_known negative_known as above
  *     sequence (T) ids            which of the B the row is of
  *     length last user (B) ids    items of a sequence; the row of its last one; whose it is
- *     user_known (B) ids */
+ *     user_known (B) ids
+ *   rows: what a ranker learns from, B of them on an axis; an epoch has all positives and of each slate's negatives as many as
+ *   negatives_per_positive says, chosen anew, all in a seeded order
+ *     codes (B, n_slots) ids, weights (B, n_slots)   the tokens, in the columns that fields.c makes; weight 0: nothing there
+ *     dense (B, n_dense)          the numbers, standardised; a missing one is 0
+ *     label (B)                   0 or 1 */
 typedef struct ev_sampler_options {
   double uniform, popularity; /* shares of the draws, in any scale; defaults 1, 0 */
   double power;               /* popularity: an item is drawn as its number of interactions to this power; default 0.75 */
@@ -323,6 +329,7 @@ typedef struct ev_batch_options { /* ev_batch_defaults, then set */
   size_t max_length;          /* sequences: default 50 */
   bool from_start;            /* sequences: how positions are counted; default true */
   bool window;                /* sequences: of a longer history a seeded window, not always the last; default false */
+  double negatives_per_positive; /* rows: 0: all; default 0 */
   uint64_t seed;
 } ev_batch_options;
 void ev_batch_defaults(ev_batch_options *o);
@@ -331,6 +338,9 @@ typedef struct ev_batches ev_batches;
 /* The graph and the view must outlive the batches. EV_EINVAL when there is nothing to learn from. */
 ev_status ev_pairs_new(ev_batches **out, ev_graph *g, const ev_view *v, const ev_batch_options *o);
 ev_status ev_sequences_new(ev_batches **out, ev_graph *g, const ev_view *v, const ev_batch_options *o);
+/* Takes the fields, also when it fails; the rows must outlive the batches. view: of the snapshot that both are of. */
+ev_status ev_rows_new(ev_batches **out, ev_graph *g, const ev_view *v, const ev_rank_rows *rows, ev_fields *fields, const ev_batch_options *o);
+const ev_fields *ev_batches_fields(const ev_batches *b); /* of rows; else NULL */
 void ev_batches_free(ev_batches *b); /* its inputs stay in the graph; NULL does nothing */
 /* The input called by this word; EV_EINVAL lists those there are. */
 ev_status ev_batches_input(ev_batches *b, const char *word, ev_tensor *out);
@@ -374,5 +384,8 @@ typedef struct ev_encoder {
   bool cosine;         /* as above */
 } ev_encoder;
 ev_status ev_fit_encoder(const char *path, const ev_encoder *x); /* EV_EINVAL: the query depends on what no request brings */
+
+/* network: a ranker whose logit (B) or (B, 1) a graph computes from the codes, weights and numbers of batches of rows. */
+ev_status ev_fit_network(const char *path, const ev_batches *rows, ev_tensor logit); /* EV_EINVAL: the logit depends on something else */
 
 #endif

@@ -121,6 +121,52 @@ static int net_sequences(lua_State *L) {
   return made(L, h, net, ev_sequences_new(&h->batches, net->graph, d->view, &o));
 }
 
+/* A list of names at `arg`, borrowed from it. */
+static size_t list_names(lua_State *L, int arg, const char *what, const char *out[EV_NAMES_MAX]) {
+  luaL_checktype(L, arg, LUA_TTABLE);
+  size_t n = lua_objlen(L, arg);
+  if (n > EV_NAMES_MAX) luaL_error(L, "%s: at most %d names", what, EV_NAMES_MAX);
+  for (size_t i = 0; i < n; i++) {
+    lua_rawgeti(L, arg, (int)i + 1);
+    if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "%s: name %d is a %s", what, (int)i + 1, luaL_typename(L, -1));
+    out[i] = lua_tostring(L, -1);
+    lua_pop(L, 1);
+  }
+  return n;
+}
+
+static size_t names(lua_State *L, const char *key, const char *out[EV_NAMES_MAX]) { /* field `key` of the options at 3 */
+  if (!lua_istable(L, 3)) return 0;
+  lua_getfield(L, 3, key);
+  size_t n = lua_isnil(L, -1) ? 0 : list_names(L, lua_gettop(L), key, out);
+  lua_pop(L, 1);
+  return n;
+}
+
+/* net:rows(data, { size = 2048, negatives_per_positive = 0 (all), use_features = true, user_columns =, item_columns =, ids = false, seed = }) → batches of
+ * the candidates that an agent of role rank learns from */
+static int net_rows(lua_State *L) {
+  lua_settop(L, 3);
+  ev_lnet *net = ev_lua_net(L, 1);
+  const ev_ldata *d = check_data(L, 2);
+  const char *user[EV_NAMES_MAX], *item[EV_NAMES_MAX];
+  char name[24];
+  ev_batch_options o;
+  ev_fields *fields;
+  ev_lua_only(L, 3, "size negatives_per_positive use_features user_columns item_columns ids seed");
+  if (d->rows == NULL) return luaL_error(L, "only an agent of role rank has slates to learn from");
+  const ev_snapshot *s = d->view->snapshot;
+  ev_fields_options f = {user, item, names(L, "user_columns", user), names(L, "item_columns", item), ev_lua_field_bool(L, 3, "ids", false)};
+  if (f.n_user_columns + f.n_item_columns == 0 && ev_lua_field_bool(L, 3, "use_features", true)) {
+    f.n_user_columns = ev_lua_describing_columns(s, EV_USER, user);
+    f.n_item_columns = ev_lua_describing_columns(s, EV_ITEM, item);
+  }
+  lbatches *h = new_batches(L, net, 2, name, &o);
+  o.negatives_per_positive = ev_lua_field_number(L, 3, "negatives_per_positive", 0, 0, 1e6);
+  EV_CHECK(L, ev_fields_fit(&fields, s, d->rows, &f));
+  return made(L, h, net, ev_rows_new(&h->batches, net->graph, d->view, d->rows, fields, &o));
+}
+
 static ev_side take_side(lua_State *L, int arg) {
   static const char *const names[] = {"user", "item", NULL};
   static const ev_side sides[] = {EV_USER, EV_ITEM};
@@ -139,17 +185,7 @@ static int net_features(lua_State *L) {
   char name[40];
   size_t n = 0;
   if (lua_isnil(L, 4)) n = ev_lua_describing_columns(s, side, columns);
-  else {
-    luaL_checktype(L, 4, LUA_TTABLE);
-    size_t wanted = lua_objlen(L, 4);
-    if (wanted > EV_NAMES_MAX) return luaL_error(L, "features: at most %d columns", EV_NAMES_MAX);
-    for (; n < wanted; n++) {
-      lua_rawgeti(L, 4, (int)n + 1);
-      if (lua_type(L, -1) != LUA_TSTRING) return luaL_error(L, "features: column %d is a %s", (int)n + 1, luaL_typename(L, -1));
-      columns[n] = lua_tostring(L, -1); /* the table still holds it */
-      lua_pop(L, 1);
-    }
-  }
+  else n = list_names(L, 4, "features", columns);
   if (n == 0) return 0;
   snprintf(name, sizeof name, "%s_features", side == EV_USER ? "user" : "item");
   for (unsigned k = 2; ev_graph_find(net->graph, name) != EV_NONE; k++) snprintf(name, sizeof name, "%s_features.%u", side == EV_USER ? "user" : "item", k);
@@ -180,8 +216,44 @@ static int batches_rows(lua_State *L) { /* b:rows() → rows of an epoch */
   return 1;
 }
 
+static const ev_fields *check_fields(lua_State *L) {
+  const ev_fields *f = ev_batches_fields(check_batches(L, 1)->batches);
+  if (f == NULL) luaL_error(L, "these batches are not of rows: they have no fields");
+  return f;
+}
+
+static int batches_n_features(lua_State *L) { /* b:n_features() → rows of a table of embeddings that any code leads into */
+  lua_pushnumber(L, (double)ev_fields_n_features(check_fields(L)));
+  return 1;
+}
+
+/* b:fields() → { { name, from = "user" | "item" | "slate", id, first, last (columns of codes) | column (of numbers) }, … }, counted from 1 */
+static int batches_fields(lua_State *L) {
+  static const char *const from[] = {"user", "item", "slate"};
+  const ev_fields *f = check_fields(L);
+  lua_createtable(L, (int)ev_fields_n(f), 0);
+  for (size_t i = 0; i < ev_fields_n(f); i++) {
+    const ev_rank_field *x = ev_fields_at(f, i);
+    lua_createtable(L, 0, 5);
+    lua_pushstring(L, x->name);
+    lua_setfield(L, -2, "name");
+    lua_pushstring(L, from[x->from]);
+    lua_setfield(L, -2, "from");
+    lua_pushboolean(L, x->id);
+    lua_setfield(L, -2, "id");
+    lua_pushnumber(L, (double)(x->type == EV_FLOAT ? x->dense : x->slot) + 1);
+    lua_setfield(L, -2, x->type == EV_FLOAT ? "column" : "first");
+    if (x->type != EV_FLOAT) {
+      lua_pushnumber(L, (double)(x->slot + x->n_slots));
+      lua_setfield(L, -2, "last");
+    }
+    lua_rawseti(L, -2, (int)i + 1);
+  }
+  return 1;
+}
+
 static int batches_index(lua_State *L) { /* b.WORD → the input; b:fill … */
-  static const luaL_Reg methods[] = {{"fill", batches_fill}, {"per_epoch", batches_per_epoch}, {"rows", batches_rows}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"fill", batches_fill}, {"per_epoch", batches_per_epoch}, {"rows", batches_rows}, {"fields", batches_fields}, {"n_features", batches_n_features}, {NULL, NULL}};
   lbatches *h = check_batches(L, 1);
   const char *word = luaL_checkstring(L, 2);
   for (const luaL_Reg *m = methods; m->name != NULL; m++)
@@ -306,6 +378,20 @@ static int fit_encoder(lua_State *L) {
   return ev_lua_fit_end(L, &f, status);
 }
 
+/* data:network { logit =, batches = rows } → a ranker */
+static int fit_network(lua_State *L) {
+  lua_settop(L, 2);
+  ev_lfit f;
+  tables t = {0};
+  luaL_checktype(L, 2, LUA_TTABLE);
+  ev_lua_only(L, 2, "logit batches");
+  ev_tensor logit = tensor_field(L, &t, "logit");
+  batches_field(L, &t);
+  if (logit == EV_NONE || t.of == NULL) return luaL_error(L, "a network wants logit = a tensor and batches = those it learnt from");
+  ev_lua_fit_begin(L, &f);
+  return ev_lua_fit_end(L, &f, ev_fit_network(f.path, t.of->batches, logit));
+}
+
 /* trusted: (data, model): a model of this fit that lost; its file is gone, its handle says so */
 static int model_discard(lua_State *L) {
   ev_ldata *d = ev_lua_data(L, 1);
@@ -319,11 +405,6 @@ static int model_discard(lua_State *L) {
   *h = (ev_lmodel){0};
   d->n_discarded++;
   return 0;
-}
-
-static int data_n_fits(lua_State *L) { /* trusted: (data) → models that its fit made so far: files .1 … .n, those discarded among them */
-  lua_pushnumber(L, ev_lua_data(L, 1)->n_fits);
-  return 1;
 }
 
 /* ---- Early stopping ------------------------------------------------------------------------------------*/
@@ -427,10 +508,10 @@ static void extend(lua_State *L, const char *class, const luaL_Reg *methods) {
 }
 
 void ev_bind_batches(lua_State *L) {
-  static const luaL_Reg net_methods[] = {{"pairs", net_pairs}, {"sequences", net_sequences}, {"features", net_features}, {NULL, NULL}};
-  static const luaL_Reg data_methods[] = {{"vectors", fit_vectors}, {"encoder", fit_encoder}, {"split", data_split}, {"measure", data_measure}, {NULL, NULL}};
+  static const luaL_Reg net_methods[] = {{"pairs", net_pairs}, {"sequences", net_sequences}, {"rows", net_rows}, {"features", net_features}, {NULL, NULL}};
+  static const luaL_Reg data_methods[] = {{"vectors", fit_vectors}, {"encoder", fit_encoder}, {"network", fit_network}, {"split", data_split}, {"measure", data_measure}, {NULL, NULL}};
   static const luaL_Reg batch_methods[] = {{"__index", batches_index}, {"__tostring", batches_text}, {"__gc", batches_close}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"model_discard", model_discard}, {"data_n_fits", data_n_fits}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"model_discard", model_discard}, {NULL, NULL}};
   ev_lua_class(L, EV_BATCHES, batch_methods);
   lua_pop(L, 1);
   extend(L, EV_GRAPH, net_methods);
