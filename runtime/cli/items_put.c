@@ -179,15 +179,6 @@ ev_status cli_items_flush(putting *p) {
 }
 
 /* ---- Lines ---------------------------------------------------------------------------------------------*/
-/* The parser quotes the text around a fault as it lies, which may end within a character or hold a line's end. */
-static const char *mended(json_error_t *error) {
-  size_t len = strlen(error->text), bad;
-  for (size_t i = 0; i < len; i++)
-    if ((unsigned char)error->text[i] < 0x20) error->text[i] = '?';
-  while ((bad = ev_utf8_invalid(error->text, len)) < len) error->text[bad] = '?';
-  return error->text;
-}
-
 static ev_status check_dims(putting *p, const json_t *vector) {
   size_t n = json_array_size(vector);
   if (n == 0) return EV_OK; /* none, or said elsewhere */
@@ -226,7 +217,7 @@ static ev_status read_line(putting *p, const char *file, size_t number, size_t l
   if (len == 0) return EV_OK;
   if (len > LINE_MAX_BYTES) return ev_fail(EV_EINVAL, "%s:%zu: a line longer than %u bytes", file, number, LINE_MAX_BYTES);
   json_t *object = json_loadb(line, len, JSON_REJECT_DUPLICATES, &error);
-  if (object == NULL) return ev_fail(EV_EINVAL, "%s:%zu: not JSON: %s", file, number, mended(&error));
+  if (object == NULL) return ev_fail(EV_EINVAL, "%s:%zu: not JSON: %s", file, number, ev_text_mend(error.text));
   ev_status status = take(p, file, number, object);
   json_decref(object);
   p->batch_bytes += len;

@@ -122,6 +122,7 @@ bool ev_epoch_passed(ev_epochs *e, uint64_t mark);  /* every reader that was ins
 void ev_epoch_wait(ev_epochs *e, uint64_t mark);    /* until it has passed; never called from inside */
 
 /* ---- Text --------------------------------------------------------------------------------------------*/
+char *ev_text_mend(char *s); /* control characters and what is not UTF-8 become '?', in place: a quotation may end within a character. Returns s */
 size_t ev_utf8_invalid(const char *s, size_t len); /* offset of the first byte that is not UTF-8; len when all is */
 bool ev_parse_f64(const char *s, size_t len, double *out); /* the whole field, decimal or exponent, finite; locale ignored */
 bool ev_parse_i64(const char *s, size_t len, int64_t *out);

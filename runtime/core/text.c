@@ -124,3 +124,11 @@ double ev_float_decimal(float x) {
   }
   return (double)x;
 }
+
+char *ev_text_mend(char *s) {
+  size_t len = strlen(s), bad;
+  for (size_t i = 0; i < len; i++)
+    if ((unsigned char)s[i] < 0x20) s[i] = '?';
+  while ((bad = ev_utf8_invalid(s, len)) < len) s[bad] = '?';
+  return s;
+}

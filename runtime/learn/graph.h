@@ -106,8 +106,7 @@ struct ev_op {
 };
 
 /* Tables of operators, each ended by a NULL name; graph.c knows them all. */
-extern const ev_op ev_ops_pointwise[], ev_ops_reduce[], ev_ops_normal[], ev_ops_matmul[], ev_ops_layout[], ev_ops_gather[], ev_ops_sequence[], ev_ops_gru[], ev_ops_sparse[];
-extern const ev_op ev_ops_bag[];
+extern const ev_op ev_ops_pointwise[], ev_ops_reduce[], ev_ops_normal[], ev_ops_matmul[], ev_ops_layout[], ev_ops_gather[], ev_ops_sequence[], ev_ops_gru[], ev_ops_sparse[], ev_ops_bag[];
 
 /* Counts bytes against the graph's limit: EV_ELIMIT names what they are for (its shape may be NULL). */
 ev_status ev_graph_reserve(ev_graph *g, uint64_t bytes, const char *what, const ev_shape *s);

@@ -24,15 +24,6 @@ static bool named(const char *key, const char *given, const char *const *usual) 
   return false;
 }
 
-/* The parser quotes the text around a fault as it lies, which may end within a character or hold a line's end. */
-static const char *mended(json_error_t *error) {
-  size_t len = strlen(error->text), bad;
-  for (size_t i = 0; i < len; i++)
-    if ((unsigned char)error->text[i] < 0x20) error->text[i] = '?';
-  while ((bad = ev_utf8_invalid(error->text, len)) < len) error->text[bad] = '?';
-  return error->text;
-}
-
 static ev_status feature(raw *r, const char *path, size_t line, const char *key, const json_t *v) {
   columns *all = &r->columns[EV_INTERACTION];
   ev_column_type type = json_is_number(v) ? EV_FLOAT : json_is_array(v) ? EV_TOKEN_LIST : EV_TOKEN;
@@ -106,7 +97,7 @@ ev_status parse_jsonl(raw *r, const char *path, ev_map map, uint8_t fold, uint8_
   while (lines_next(&l, &text, &len, &status)) {
     json_error_t error;
     json_t *object = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
-    if (object == NULL) return ev_fail(EV_EINVAL, "%s:%zu: not JSON: %s", path, l.number, mended(&error));
+    if (object == NULL) return ev_fail(EV_EINVAL, "%s:%zu: not JSON: %s", path, l.number, ev_text_mend(error.text));
     r->bytes_here = (uint64_t)(l.at - (const char *)map.data);
     status = row(r, path, l.number, object, fold, file);
     json_decref(object);
@@ -119,7 +110,7 @@ ev_status parse_jsonl(raw *r, const char *path, ev_map map, uint8_t fold, uint8_
 ev_status parse_attributes(raw *r, const char *path, ev_map map) {
   json_error_t error;
   json_t *all = json_loadb(map.data, map.size, JSON_REJECT_DUPLICATES, &error);
-  if (all == NULL) return ev_fail(EV_EINVAL, "%s:%d: not JSON: %s", path, error.line, mended(&error));
+  if (all == NULL) return ev_fail(EV_EINVAL, "%s:%d: not JSON: %s", path, error.line, ev_text_mend(error.text));
   columns own = {0};
   column *c;
   uint32_t *index = NULL;
