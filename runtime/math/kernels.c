@@ -146,7 +146,7 @@ static size_t above_scalar(const float *x, size_t i, size_t n, float bound) {
     return n;                                                                                                        \
   }
 #define FORMS(table) {&(table)[0], &(table)[1], &(table)[2], &(table)[3]}
-static const ev_kernels kernels_scalar = {"scalar", axpy_scalar, scale_scalar, sum_scalar, most_scalar, exp_sum_scalar, above_scalar, affine_scalar, FORMS(ev_forms_scalar), &ev_elements_plain, &ev_tiles_scalar};
+static const ev_kernels kernels_scalar = {"scalar", axpy_scalar, scale_scalar, sum_scalar, most_scalar, exp_sum_scalar, above_scalar, affine_scalar, FORMS(ev_forms_scalar), &ev_elements_plain, &ev_tiles_plain};
 
 #if defined __x86_64__
 KERNELS(avx2, 8, __attribute__((target("avx2,fma"))))
@@ -167,7 +167,7 @@ static bool supported(const ev_kernels *k) {
 #else
 #if defined __aarch64__
 KERNELS(neon, 4, )
-static const ev_kernels kernels_neon = {"neon", axpy_neon, scale_neon, sum_neon, most_neon, exp_sum_neon, above_neon, affine_neon, FORMS(ev_forms_neon), &ev_elements_plain, &ev_tiles_neon};
+static const ev_kernels kernels_neon = {"neon", axpy_neon, scale_neon, sum_neon, most_neon, exp_sum_neon, above_neon, affine_neon, FORMS(ev_forms_neon), &ev_elements_plain, &ev_tiles_plain};
 static const ev_kernels *const known[] = {&kernels_neon, &kernels_scalar};
 #else
 static const ev_kernels *const known[] = {&kernels_scalar};

@@ -67,14 +67,13 @@ typedef struct ev_kernels {
 
 extern const ev_form_kernels ev_forms_scalar[4];
 extern const ev_element_kernels ev_elements_plain; /* of four floats on every machine */
-extern const ev_tile_kernels ev_tiles_scalar;
+extern const ev_tile_kernels ev_tiles_plain;
 #if defined __x86_64__
 extern const ev_form_kernels ev_forms_avx2[4], ev_forms_avx512[4], ev_form_i8_vnni;
 extern const ev_element_kernels ev_elements_avx2, ev_elements_avx512;
 extern const ev_tile_kernels ev_tiles_avx2, ev_tiles_avx512;
 #elif defined __aarch64__
 extern const ev_form_kernels ev_forms_neon[4];
-extern const ev_tile_kernels ev_tiles_neon;
 #endif
 
 const ev_kernels *ev_kernels_now(void);

@@ -1,38 +1,13 @@
-/* tiles.c - small products and attention: the reference, in four floats at a time of any machine's, and the choice.
- *
- * A product goes to BLAS when it is large enough for packed panels to pay, else to the kernels of tiles_body.h. The choice
- * looks at the sizes only. */
+/* tiles.c - small products and attention for every machine, and the choice between these products and BLAS's: that goes
+ * by the sizes alone. */
 #include <cblas.h>
 #include <math.h>
 
 #include "kernels.h"
 
-#define TARGET
-#define INLINE static inline __attribute__((always_inline))
-#define ALIGNED __attribute__((aligned(16)))
-#define TABLE ev_tiles_scalar
-
-typedef float V __attribute__((vector_size(16)));
-typedef int32_t VI __attribute__((vector_size(16)));
-enum { W = 4 };
-
-INLINE V load(const float *p) {
-  V v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
-INLINE V load_part(const float *p, size_t n) {
-  V v = {0};
-  memcpy(&v, p, 4 * n);
-  return v;
-}
-INLINE void store(float *p, V v) { memcpy(p, &v, sizeof v); }
-INLINE void store_part(float *p, V v, size_t n) { memcpy(p, &v, 4 * n); }
-INLINE V splat(float x) { return (V){x, x, x, x}; }
-INLINE V mul_add(V a, V b, V c) { return a * b + c; }
-INLINE V larger(V a, V b) { return (V)(((a > b) & (VI)a) | (~(a > b) & (VI)b)); }
-INLINE float total(V v) { return (v[0] + v[2]) + (v[1] + v[3]); }
-
+#define TABLE ev_tiles_plain
+#include "vector_plain.h"
+#include "vector_functions.h"
 #include "tiles_body.h"
 
 #define TURNED 4096 /* floats of a right side that is turned round on the stack */

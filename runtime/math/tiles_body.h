@@ -9,12 +9,11 @@
  * the queries of a tile are turned round. A running maximum and sum make one pass of it, and backwards the probabilities are
  * computed again rather than kept (Dao et al. 2022, the same for a cache as for a graphics card's).
  *
- * The including file gives TARGET, INLINE, V (a vector of W floats), VI (of as many int32), and load, store, load_part and
- * store_part (the first n of a vector), splat, mul_add(a, b, c) = a b + c, larger(a, b) (b where a is no number) and
- * total (the sum of a vector). */
+ * The including file gives a vector (vector_*.h), its functions and TABLE, the name of the table of kernels. */
 #define TILE_ROWS 6
 #define QUERIES 32
 #define KEYS 64
+#define ALIGNED __attribute__((aligned(64)))
 
 /* out (rows, vecs) [+]= Σ_p a(·, p) b(p, ·); part: floats in the last vector, 0 when it is whole. */
 INLINE void tile(float *out, size_t ld_out, const float *a, size_t a_row, size_t a_col, const float *b, size_t ld_b, size_t k, bool add, const int rows, const int vecs, size_t part) {
@@ -71,22 +70,6 @@ TARGET static __attribute__((noinline)) void product(float *out, size_t ld_out, 
   else if (n > j) strip(out + j, ld_out, a, a_row, a_col, b + j, ld_b, add, m, k, 1, n - j);
 }
 
-/* e^v = 2^e e^r, |r| <= log 2 / 2, as kernels.c has it: Cephes' polynomial (Moshier 1992). −inf gives 0, NaN stays. */
-INLINE V exp_of(V v) {
-  v = larger(splat(-110), v);
-  v = -larger(splat(-90), -v);
-  V shifted = mul_add(v, splat(1.44269504f), splat(0x1.8p23f)), e = shifted - splat(0x1.8p23f);
-  V r = mul_add(e, splat(2.12194440e-4f), mul_add(e, splat(-0.693359375f), v));
-  V p = mul_add(r, splat(1.9875691500e-4f), splat(1.3981999507e-3f));
-  p = mul_add(p, r, splat(8.3334519073e-3f));
-  p = mul_add(p, r, splat(4.1665795894e-2f));
-  p = mul_add(p, r, splat(1.6666665459e-1f));
-  p = mul_add(p, r, splat(5.0000001201e-1f));
-  p = mul_add(p * r, r, r) + splat(1);
-  VI whole = (VI)shifted - 0x4b400000, half = whole >> 1;
-  return p * (V)((half + 127) << 23) * (V)((whole - half + 127) << 23);
-}
-
 typedef float quad __attribute__((vector_size(16)));
 
 /* out (d, w) = scale xᵀ of rows `stride` apart; the columns from `rows` on are 0. rows <= w. */
@@ -134,9 +117,9 @@ TARGET static void attend(float *out, float *keep, const float *q, const float *
       for (size_t r = 0; r < w; r += W) {
         V before = load(most + r), now = before;
         for (size_t j = 0; j < n; j++) now = larger(now, load(s + j * w + r));
-        V by = exp_of(before - now), t = load(sum + r) * by;
+        V by = v_exp(before - now), t = load(sum + r) * by;
         for (size_t j = 0; j < n; j++) {
-          V e = exp_of(load(s + j * w + r) - now);
+          V e = v_exp(load(s + j * w + r) - now);
           store(s + j * w + r, e);
           t += e;
         }
@@ -184,7 +167,7 @@ TARGET static void attend_back(float *dq, float *dk, float *dv, const float *q, 
       for (size_t r = 0; r < w; r += W) {
         V m = load(most + r), b = load(by + r), i = load(inner + r);
         for (size_t j = 0; j < n; j++) {
-          V e = exp_of(load(p + j * w + r) - m) * b;
+          V e = v_exp(load(p + j * w + r) - m) * b;
           store(p + j * w + r, e);
           store(s + j * w + r, e * scale * (load(s + j * w + r) - i));
         }
