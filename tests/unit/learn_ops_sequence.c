@@ -278,5 +278,5 @@ int main(void) {
       cmocka_unit_test(lengths_must_add_up_to_the_rows),
       cmocka_unit_test(shapes_that_do_not_fit_are_refused),
   };
-  return cmocka_run_group_tests(tests, NULL, NULL);
+  return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
