@@ -20,8 +20,8 @@ INLINE V v_exp(V x) {
 
 /* Of x >= 2^-126, finite: x = 2^k m with m in [√½, √2). */
 INLINE V v_log_normal(V x, V scale) {
-  VI bits = (VI)x, k = (bits - 0x3f3504f3) >> 23;
-  V f = (V)(bits - (k << 23)) - splat(1), e = __builtin_convertvector(k, V) + scale, f2 = f * f;
+  VU bits = (VU)x, k = (VU)((VI)(bits - 0x3f3504f3) >> 23);
+  V f = (V)(bits - (k << 23)) - splat(1), e = __builtin_convertvector((VI)k, V) + scale, f2 = f * f;
   V p = mul_add(f, splat(7.0376836292e-2f), splat(-1.1514610310e-1f));
   p = mul_add(p, f, splat(1.1676998740e-1f));
   p = mul_add(p, f, splat(-1.2420140846e-1f));
