@@ -200,6 +200,7 @@ static bool solve(slim *s, solver *v, uint32_t j) {
       if (v->w[i] == 0) continue;
       const row *r = &s->gram[v->set[i]];
       for (size_t e = 0; e < r->n; e++) v->fitted[r->idx[e]] += v->w[i] * r->value[e];
+      v->fitted[v->set[i]] += v->w[i] * s->diagonal[v->set[i]];
       support++;
     }
     for (size_t i = 0; i < v->n; i++) v->rest[i] = v->target[v->set[i]] - v->fitted[v->set[i]]; /* what steps have rounded away */

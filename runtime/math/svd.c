@@ -184,7 +184,7 @@ static double residual(const lanczos *l, size_t i) { /* |R y_last| of pair i */
   return sqrt(sum);
 }
 
-static bool finite(const float *x, size_t n) {
+static bool all_finite(const float *x, size_t n) {
   float sum = ev_sum(x, n);
   return sum - sum == 0;
 }
@@ -224,7 +224,7 @@ static ev_status expand(lanczos *l) {
   orthogonalise(l);
   for (size_t i = 0; i < l->dim; i++)
     for (size_t j = 0; j < s; j++) l->h[i * l->limit + begin + j] = l->h[(begin + j) * l->limit + i] = l->c[i * s + j];
-  if (!finite(l->c, l->dim * s)) return ev_fail(EV_EINVAL, "the matrix has weights that are no finite numbers");
+  if (!all_finite(l->c, l->dim * s)) return ev_fail(EV_EINVAL, "the matrix has weights that are no finite numbers");
   orthonormalise(l, first);
   EV_TRY(state(l));
   bool noise = replace_noise(l, first);
@@ -284,7 +284,7 @@ static ev_status whole(float *sigma, float *v, const ev_sparse *a, size_t k) {
     ev_sparse_mul(m + first, n, &at, u, width, w, 1, 0);
     if (ev_interrupted()) status = ev_fail(EV_EINTR, "interrupted");
   }
-  if (status == EV_OK && !finite(m, n * n)) status = ev_fail(EV_EINVAL, "the matrix has weights that are no finite numbers");
+  if (status == EV_OK && !all_finite(m, n * n)) status = ev_fail(EV_EINVAL, "the matrix has weights that are no finite numbers");
   if (status == EV_OK) status = eigen(values, vectors, m, n);
   for (size_t i = 0; i < k && status == EV_OK; i++) {
     sigma[i] = sqrtf(fmaxf(values[i], 0));
