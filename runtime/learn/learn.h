@@ -3,12 +3,13 @@
  * A fit is a pure function (view, options, seed) → a pack file; a model is that file, mapped. The kinds:
  *
  *   item_scores   one score an item, the same for everybody           (popular, fresh_popular)
- *   item_graph    sparse item-item weights; a user is the sum of his items' rows (item_knn, similar_content)
+ *   item_graph    sparse item-item weights; a user is the sum of his items' rows (item_knn, similar_content, markov, slim)
  *   item_linear   dense symmetric item-item matrix, half stored, with weights in and out (ease)
  *   factors       user and item vectors; unknown or changed users are folded in   (ials)
  *   vectors       user and item vectors, learnt any way; who has none is the mean of what he has   (mf, light_gcn, two_tower)
  *   encoder       a graph that makes a history a vector, and item vectors   (sasrec, gru4rec)
  *   network       a graph that makes a row's features a logit: another ranker   (deep_fm, dcn_v2)
+ *   graph_filter  the graph of users and items, and its leading singular vectors   (graph_filter)
  *   ranker        a function of a candidate's features                (logistic, fm)
  *
  * Fits are threaded, give the same bits for any thread count, look at ev_interrupted() and leave no file
@@ -74,6 +75,33 @@ typedef struct ev_content_options {
 } ev_content_options;
 ev_status ev_fit_content(const char *path, const ev_view *v, const ev_content_options *o, const ev_progress *p);
 
+/* Transitions: w(i,j) = cᵢⱼ / (|i|^from_power |j|^to_power + shrink), where every user with j d steps after i, 1 <= d <= window,
+ * adds decay^(d−1) to cᵢⱼ and `backward` times as much to cⱼᵢ (first-order Markov chains with skips: Shani et al. 2005; window 1,
+ * backward 0, from_power 1, to_power 0: the chain itself, but for the last items of histories). The `neighbours` largest of
+ * each item kept. Needs histories in order. */
+typedef struct ev_markov_options {
+  unsigned neighbours;         /* default 200 */
+  unsigned window;             /* default 10; 0: the whole history */
+  float decay, backward;       /* defaults 0.8, 0.3 */
+  float from_power, to_power;  /* defaults 0.5, 0.3 */
+  float shrink;                /* default 1 */
+  float user_power;            /* a user of n items counts n^-user_power; default 0 */
+  float half_life;             /* as in ev_content_options; default 2 */
+} ev_markov_options;
+ev_status ev_fit_markov(const char *path, const ev_view *v, const ev_markov_options *o, const ev_progress *p);
+
+/* SLIM (Ning and Karypis 2011): for each item j the weights w, w_j = 0, that minimise ½‖W(x_j − Xw)‖² + ½ l2 ‖w‖² + l1 ‖w‖₁ with
+ * W = Dᵤ^-user_power, by coordinate descent on XᵀW²X (Friedman et al. 2010); w >= 0 where nonnegative. l2 must be above 0. */
+typedef struct ev_slim_options {
+  float l1, l2;         /* defaults 2, 20 on raw counts */
+  bool nonnegative;     /* default true */
+  unsigned candidates;  /* items with the largest cosine to j that w may use (fsSLIM); default 1000; 0: all, the exact solution. Where it
+                         * limits nothing but n_items, those that share a user with j */
+  float user_power;     /* default 0 */
+  float tolerance;      /* of the gradient, relative to the largest XᵀW²x_j; default 1e-3 */
+} ev_slim_options;
+ev_status ev_fit_slim(const char *path, const ev_view *v, const ev_slim_options *o, const ev_progress *p);
+
 /* EASE^R (Steck 2019), degree weighted: G = Wᵀ W with W = Dᵤ^-user_power X Dᵢ^-item_power_in, P = (G + λI)^-1,
  * B = I − P diag(P)^-1, score(u, ·) = x_u Dᵢ^-item_power_in B Dᵢ^item_power_out. All powers 0: the published
  * model. The diagonal of B is 0. */
@@ -94,6 +122,28 @@ typedef struct ev_ials_options {
   uint64_t seed;
 } ev_ials_options;
 ev_status ev_fit_ials(const char *path, const ev_view *v, const ev_ials_options *o, const ev_progress *p);
+
+/* Graph filtering in closed form (GF-CF: Shen et al. 2021) with blurring and sharpening (BSPM: Choi et al. 2023). With
+ * R̃ = Dᵤ^-user_power X Dᵢ^-item_power, scaled to a largest singular value of 1, P = R̃ᵀR̃, and V the n_dims leading right
+ * singular vectors of R̃, σ their values (σ₁ = 1):
+ *   blurred    dy/dt = yP − y from x_u, blur_steps Euler steps of blur_time in all; one of time 1: x_u P
+ *   low pass   low_pass · x_u Dᵢ^-p V diag(σ^singular_power) Vᵀ Dᵢ^p, p = low_pass_power, is added
+ *   sharpened  dy/dt = −yP, sharpen_steps steps of sharpen_time in all, each the Taylor polynomial of sharpen_order
+ *              (1: Euler, 4: Runge-Kutta); `late` adds the low pass after it instead of before
+ *   score      y Dᵢ^item_power_out
+ * Powers of ½ and no sharpening: GF-CF as published. A user is what he brings: nothing is kept of him. */
+typedef struct ev_graph_filter_options {
+  unsigned n_dims;              /* default 256; 0: no low pass */
+  float user_power, item_power; /* default ½ */
+  float low_pass, low_pass_power, singular_power; /* defaults 0.3, ½, 0 (ideal: all alike) */
+  float blur_time, sharpen_time;                  /* defaults 1, 2.5 */
+  unsigned blur_steps, sharpen_steps, sharpen_order; /* at least 1, default 1; default 0; 1 … 4, default 4 */
+  bool late;
+  float item_power_out;         /* default 0 */
+  float tolerance;              /* of the singular vectors, as in ev_svd_options; default 1e-4 */
+  uint64_t seed;
+} ev_graph_filter_options;
+ev_status ev_fit_graph_filter(const char *path, const ev_view *v, const ev_graph_filter_options *o, const ev_progress *p);
 
 /* ---- Rankers: rows ---------------------------------------------------------------------------------------
  * A row is one candidate of one slate, or one impression. A ranker of any kind learns from rows, sees them through fields,

@@ -426,6 +426,60 @@ static int fit_ials(lua_State *L) {
   return end(L, &f, ev_fit_ials(f.path, f.data->view, &o, &f.progress));
 }
 
+static int fit_markov(lua_State *L) {
+  fit f;
+  begin(L, &f);
+  ev_markov_options o = {
+      .neighbours = (unsigned)ev_lua_field_number(L, 2, "neighbours", 200, 1, 100000),
+      .window = (unsigned)ev_lua_field_number(L, 2, "window", 10, 0, 1e9),
+      .decay = (float)ev_lua_field_number(L, 2, "decay", 0.8, 0, 1),
+      .backward = (float)ev_lua_field_number(L, 2, "backward", 0.3, 0, 1),
+      .from_power = (float)ev_lua_field_number(L, 2, "from_power", 0.5, 0, 2),
+      .to_power = (float)ev_lua_field_number(L, 2, "to_power", 0.3, 0, 2),
+      .shrink = (float)ev_lua_field_number(L, 2, "shrink", 1, 0, 1e6),
+      .user_power = (float)ev_lua_field_number(L, 2, "user_power", 0, 0, 2),
+      .half_life = (float)ev_lua_field_number(L, 2, "half_life", 2, 0, 1e6),
+  };
+  return end(L, &f, ev_fit_markov(f.path, f.data->view, &o, &f.progress));
+}
+
+static int fit_slim(lua_State *L) {
+  fit f;
+  begin(L, &f);
+  ev_slim_options o = {
+      .l1 = (float)ev_lua_field_number(L, 2, "l1", 2, 0, 1e9),
+      .l2 = (float)ev_lua_field_number(L, 2, "l2", 20, 1e-6, 1e9),
+      .nonnegative = ev_lua_field_bool(L, 2, "nonnegative", true),
+      .candidates = (unsigned)ev_lua_field_number(L, 2, "candidates", 1000, 0, 1e9),
+      .user_power = (float)ev_lua_field_number(L, 2, "user_power", 0, 0, 2),
+      .tolerance = (float)ev_lua_field_number(L, 2, "tolerance", 1e-3, 1e-6, 1),
+  };
+  return end(L, &f, ev_fit_slim(f.path, f.data->view, &o, &f.progress));
+}
+
+static int fit_graph_filter(lua_State *L) {
+  fit f;
+  begin(L, &f);
+  ev_graph_filter_options o = {
+      .n_dims = (unsigned)ev_lua_field_number(L, 2, "n_dims", 256, 0, 4096),
+      .user_power = (float)ev_lua_field_number(L, 2, "user_power", 0.5, 0, 2),
+      .item_power = (float)ev_lua_field_number(L, 2, "item_power", 0.5, 0, 2),
+      .low_pass = (float)ev_lua_field_number(L, 2, "low_pass", 0.3, 0, 1e6),
+      .low_pass_power = (float)ev_lua_field_number(L, 2, "low_pass_power", 0.5, -2, 2),
+      .singular_power = (float)ev_lua_field_number(L, 2, "singular_power", 0, 0, 16),
+      .blur_time = (float)ev_lua_field_number(L, 2, "blur_time", 1, 0, 1000),
+      .blur_steps = (unsigned)ev_lua_field_number(L, 2, "blur_steps", 1, 1, 1000),
+      .sharpen_time = (float)ev_lua_field_number(L, 2, "sharpen_time", 2.5, 0, 1000),
+      .sharpen_steps = (unsigned)ev_lua_field_number(L, 2, "sharpen_steps", 0, 0, 1000),
+      .sharpen_order = (unsigned)ev_lua_field_number(L, 2, "sharpen_order", 4, 1, 4),
+      .late = ev_lua_field_bool(L, 2, "late", false),
+      .item_power_out = (float)ev_lua_field_number(L, 2, "item_power_out", 0, -2, 2),
+      .tolerance = (float)ev_lua_field_number(L, 2, "tolerance", 1e-4, 0, 1),
+      .seed = (uint64_t)ev_lua_field_number(L, 2, "seed", (double)f.data->seed, 0, 9007199254740992.0),
+  };
+  return end(L, &f, ev_fit_graph_filter(f.path, f.data->view, &o, &f.progress));
+}
+
 /* The feature columns a ranker uses when it names none: numbers, and tokens that as a rule at least four rows share (a
  * column with a value for every row says who somebody is, not what he is like). */
 static size_t describing_columns(const ev_snapshot *s, ev_side side, const char *out[COLUMNS_MAX]) {
@@ -481,7 +535,7 @@ void ev_bind_data(lua_State *L) {
       {"n_of_user", data_n_of_user}, {"history", data_history}, {"columns", data_columns},
       {"item_counts", data_item_counts}, {"n_rows", data_n_rows}, {"item_scores", fit_item_scores},
       {"item_knn", fit_item_knn}, {"content", fit_content}, {"ease", fit_ease}, {"ials", fit_ials},
-      {"ranker", fit_ranker}, {"__gc", data_close}, {NULL, NULL}};
+      {"graph_filter", fit_graph_filter}, {"markov", fit_markov}, {"slim", fit_slim}, {"ranker", fit_ranker}, {"__gc", data_close}, {NULL, NULL}};
   static const luaL_Reg functions[] = {
       {"snapshot", snapshot_open}, {"data_split", data_split}, {"data_artifact", data_artifact},
       {"data_set_rows", data_rows}, {"data_add_rows", data_add_rows}, {"on_progress", on_progress}, {NULL, NULL}};

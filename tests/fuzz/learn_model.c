@@ -111,6 +111,18 @@ static void make_seeds(void) {
   ev_ials_options ials = {.n_dims = 4, .epochs = 2, .unobserved_weight = 0.1f, .regularization = 0.01f, .frequency_power = 1, .init_std = 0.1f, .seed = 1};
   FUZZ_REQUIRE(ev_fit_ials(path, view, &ials, NULL) == EV_OK);
   seed_file(path);
+  ev_markov_options markov = {.neighbours = 5, .window = 3, .decay = 0.8f, .backward = 0.5f, .from_power = 0.5f, .to_power = 0.5f, .shrink = 1, .half_life = 2};
+  FUZZ_REQUIRE(ev_fit_markov(path, view, &markov, NULL) == EV_OK);
+  seed_file(path);
+  ev_slim_options slim = {.l1 = 0.1f, .l2 = 1, .tolerance = 1e-3f}; /* with weights below 0 */
+  FUZZ_REQUIRE(ev_fit_slim(path, view, &slim, NULL) == EV_OK);
+  seed_file(path);
+  for (unsigned late = 0; late < 2; late++) {
+    ev_graph_filter_options graph = {.n_dims = 3 * late, .user_power = 0.5f, .item_power = 0.5f, .low_pass = 0.3f, .low_pass_power = 0.5f, .blur_time = 1,
+                                     .blur_steps = 1 + late, .sharpen_time = 2, .sharpen_steps = 1, .sharpen_order = 1 + 3 * late, .late = late, .tolerance = 1e-3f, .seed = 1};
+    FUZZ_REQUIRE(ev_fit_graph_filter(path, view, &graph, NULL) == EV_OK);
+    seed_file(path);
+  }
   seed_ranker(path, 0, false);
   seed_file(path);
   seed_ranker(path, 3, true);

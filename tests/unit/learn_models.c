@@ -25,7 +25,7 @@ static void close_world(world *w) {
   ev_snapshot_close(w->s);
 }
 
-enum { SCORES, KNN, CONTENT, EASE, IALS, RANKER, N_FITS };
+enum { SCORES, KNN, CONTENT, EASE, MARKOV, SLIM, IALS, GRAPH, RANKER, N_FITS }; /* from IALS on they have a seed */
 
 /* A factorisation machine of every column, on four slates of forty. */
 static ev_status fit_ranker(const world *w, const char *path, uint64_t seed) {
@@ -60,6 +60,12 @@ static ev_status fit(int which, const world *w, const char *path, uint64_t seed)
     case KNN: return ev_fit_item_knn(path, w->v, &(ev_item_knn_options){20, 10, 0.5f, 0.3f}, NULL);
     case CONTENT: return ev_fit_content(path, w->v, &(ev_content_options){NULL, 0, 20, 1, 5}, NULL);
     case EASE: return ev_fit_ease(path, w->v, &(ev_ease_options){20, 0.2f, 0.2f, 0.3f}, NULL);
+    case MARKOV: return ev_fit_markov(path, w->v, &(ev_markov_options){.neighbours = 20, .window = 4, .decay = 0.8f, .backward = 0.3f, .from_power = 0.5f,
+                                                                       .to_power = 0.3f, .shrink = 1, .user_power = 0.2f, .half_life = 3}, NULL);
+    case SLIM: return ev_fit_slim(path, w->v, &(ev_slim_options){.l1 = 0.5f, .l2 = 3, .candidates = 40, .user_power = 0.1f, .tolerance = 1e-3f}, NULL);
+    case GRAPH: return ev_fit_graph_filter(path, w->v, &(ev_graph_filter_options){.n_dims = 8, .user_power = 0.5f, .item_power = 0.5f, .low_pass = 0.3f,
+                                           .low_pass_power = 0.5f, .blur_time = 1, .blur_steps = 1, .sharpen_time = 2, .sharpen_steps = 1, .sharpen_order = 2,
+                                           .tolerance = 1e-3f, .seed = seed}, NULL);
     case RANKER: return fit_ranker(w, path, seed);
     default: return ev_fit_ials(path, w->v, &(ev_ials_options){16, 3, 0.1f, 0.01f, 1, 0.1f, seed}, NULL);
   }
@@ -233,6 +239,12 @@ static void damaged_models_are_refused(void **s) {
       {RANKER, "options", SET, 3, 3}, {RANKER, "options", SET, 3, 1e9},
       {RANKER, "fields", SET, 0, '9'}, {RANKER, "fields", SET, 2, 'x'}, {IALS, "gram", SHORTER, 0, 0}, {IALS, "options", SHORTER, 0, 0},
       {CONTENT, "options", SHORTER, 0, 0},
+      {GRAPH, "user_ptr", SHORTER, 0, 0}, {GRAPH, "item_ptr", SHORTER, 0, 0}, {GRAPH, "user_idx", SHORTER, 0, 0}, {GRAPH, "item_idx", SHORTER, 0, 0},
+      {GRAPH, "user_weight", SHORTER, 0, 0}, {GRAPH, "item_weight", SHORTER, 0, 0}, {GRAPH, "v", SHORTER, 0, 0}, {GRAPH, "low", SHORTER, 0, 0},
+      {GRAPH, "in", SHORTER, 0, 0}, {GRAPH, "out", SHORTER, 0, 0}, {GRAPH, "last", SHORTER, 0, 0}, {GRAPH, "options", SHORTER, 0, 0},
+      {GRAPH, "user_ptr", SET, 0, 1}, {GRAPH, "user_ptr", SET, 30, 1e15}, {GRAPH, "item_ptr", SET, (size_t)n, 0}, {GRAPH, "item_ptr", SET, 5, 1e15},
+      {GRAPH, "user_idx", SET, 3, n}, {GRAPH, "item_idx", SET, 3, 70}, {GRAPH, "options", SET, 1, 0}, {GRAPH, "options", SET, 3, 1e5}, {GRAPH, "options", SET, 4, 5},
+      {GRAPH, "options", SET, 2, NAN}, {GRAPH, "options", SET, 0, -1},
   };
   for (int f = 0; f < N_FITS; f++) {
     ev_pack *p;
