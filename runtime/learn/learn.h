@@ -8,9 +8,10 @@
  *   factors       user and item vectors; unknown or changed users are folded in   (ials)
  *   vectors       user and item vectors, learnt any way; who has none is the mean of what he has   (mf, light_gcn, two_tower)
  *   encoder       a graph that makes a history a vector, and item vectors   (sasrec, gru4rec)
- *   network       a graph that makes a row's features a logit: another ranker   (deep_fm, dcn_v2)
  *   graph_filter  the graph of users and items, and its leading singular vectors   (graph_filter)
- *   ranker        a function of a candidate's features                (logistic, fm)
+ *   ranker        a function of a row's features: a sum, and of pairs   (logistic, fm)
+ *   gbdt          a sum of trees over a row's fields                    (gbdt)
+ *   network       a graph that makes a row's features a logit: another ranker   (deep_fm, dcn_v2)
  *
  * Fits are threaded, give the same bits for any thread count, look at ev_interrupted() and leave no file
  * behind when they fail. Models are read-only and may be shared by threads.
@@ -155,14 +156,17 @@ typedef struct ev_rank_rows { /* a training set under construction; owns copies 
   uint32_t *user, *item; /* (n_rows) */
   float *label;        /* (n_rows) 0 or 1 */
   uint32_t *group;     /* (n_rows) slate number, ascending */
+  bool impressions;    /* rows have labels of their own: negatives are never sampled */
 } ev_rank_rows;
 
 ev_status ev_rank_rows_new(ev_rank_rows **out, const char *const *dense_names, size_t n_dense);
 /* Adds a slate's candidates; label 1 when the item is in positives (ascending). Missing columns count 0. */
 ev_status ev_rank_rows_add(ev_rank_rows *rows, ev_slate *s, uint32_t user, const uint32_t *positives, size_t n_positives);
+/* Adds the interactions of a view as impressions, user by user; label 1 when rated least_rating or more. EV_EINVAL: unrated. */
+ev_status ev_rank_rows_add_view(ev_rank_rows *rows, const ev_view *v, double least_rating);
 void ev_rank_rows_free(ev_rank_rows *rows);
 /* The rows an epoch goes through, in a seeded order: all positives, and of each slate's own negatives a sample of
- * per_positive for each positive (0: all). @param[out] out (n_rows). Returns how many. */
+ * per_positive for each positive (0, and of impressions: all). @param[out] out (n_rows). Returns how many. */
 size_t ev_rank_rows_choose(uint32_t *out, const ev_rank_rows *rows, float per_positive, ev_rng *rng);
 
 /* ---- Rankers: fields --------------------------------------------------------------------------------------
@@ -235,6 +239,32 @@ typedef struct ev_ranker_options {
   uint64_t seed;
 } ev_ranker_options;
 ev_status ev_fit_ranker(const char *path, const ev_snapshot *s, const ev_rank_rows *rows, const ev_ranker_options *o, const ev_progress *p);
+
+/* Gradient-boosted trees on the logistic loss (Friedman 2001; Chen and Guestrin 2016), over histograms. Numbers are split at
+ * thresholds, missing ones going the better way; a field of at most one_hot tokens one token against the rest, and by its
+ * number where every token is one; the tokens of a list each by itself; a field of more tokens, and ids, by the tokens' mean
+ * label shrunk by `smoothing` rows of the overall mean, and by how many rows they have, a training row being told by other folds. */
+typedef struct ev_gbdt_options {
+  unsigned n_trees;        /* default 100 */
+  unsigned n_leaves;       /* of a tree, 2 … 4096; default 31 */
+  unsigned max_depth;      /* 0: as deep as leaves allow; default 6 */
+  unsigned n_bins;         /* of a column, 3 … 256; default 256 */
+  unsigned one_hot;        /* default 64, at most 254 */
+  float learning_rate;     /* default 0.1 */
+  float l2;                /* λ on the leaves' values; default 1 */
+  float min_child_weight;  /* least sum of second derivatives in a leaf; default 1 */
+  float min_gain;          /* a split must gain more; default 0 */
+  float subsample;         /* share of the rows each tree is grown on; default 1 */
+  float column_share;      /* share of the columns each tree may use; default 1 */
+  float smoothing;         /* rows; default 10 */
+  float negatives_per_positive; /* as above, drawn once */
+  const char *const *user_columns, *const *item_columns;
+  size_t n_user_columns, n_item_columns;
+  bool ids;
+  uint64_t seed;
+} ev_gbdt_options;
+ev_status ev_fit_gbdt(const char *path, const ev_snapshot *s, const ev_rank_rows *rows, const ev_gbdt_options *o, const ev_progress *p);
+
 /* Writes the ranker's logit of every candidate, or of every row, to out (n). All kinds that rank. The model must have been
  * fitted on this snapshot's columns: EV_EINVAL when their vocabularies differ in size. Rows are scored by all threads. */
 ev_status ev_ranker_score(const ev_model *m, const ev_snapshot *s, ev_slate *slate, uint32_t user, float *out);

@@ -52,7 +52,7 @@ static void fill(ev_slate *s) {
   }
 }
 
-static void seed_ranker(const char *path, unsigned n_dims, bool ids) {
+static void seed_ranker(const char *path, unsigned n_dims, bool ids, bool trees) {
   static const char *const dense[] = {"score", "rank.x", "score.x"}, *const user_columns[] = {"age", "job"}, *const item_columns[] = {"genre", "year", "maker"};
   ev_rank_rows *rows;
   ev_slate *s = ev_slate_new();
@@ -64,7 +64,9 @@ static void seed_ranker(const char *path, unsigned n_dims, bool ids) {
   }
   ev_ranker_options o = {.n_dims = n_dims, .epochs = 2, .learning_rate = 0.02f, .regularization = 1e-5f, .user_columns = user_columns,
                          .item_columns = item_columns, .n_user_columns = 2, .n_item_columns = 3, .ids = ids, .seed = 1};
-  FUZZ_REQUIRE(ev_fit_ranker(path, snapshot, rows, &o, NULL) == EV_OK);
+  ev_gbdt_options g = {.n_trees = 3, .n_leaves = 5, .n_bins = 16, .one_hot = 3, .learning_rate = 0.3f, .l2 = 1, .min_child_weight = 0.1f, .subsample = 1, .column_share = 1,
+                       .smoothing = 2, .user_columns = user_columns, .item_columns = item_columns, .n_user_columns = 2, .n_item_columns = 3, .ids = ids, .seed = 1};
+  FUZZ_REQUIRE((trees ? ev_fit_gbdt(path, snapshot, rows, &g, NULL) : ev_fit_ranker(path, snapshot, rows, &o, NULL)) == EV_OK);
   ev_rank_rows_free(rows);
   ev_slate_free(s);
 }
@@ -123,10 +125,14 @@ static void make_seeds(void) {
     FUZZ_REQUIRE(ev_fit_graph_filter(path, view, &graph, NULL) == EV_OK);
     seed_file(path);
   }
-  seed_ranker(path, 0, false);
+  seed_ranker(path, 0, false, false);
   seed_file(path);
-  seed_ranker(path, 3, true);
+  seed_ranker(path, 3, true, false);
   seed_file(path);
+  for (int ids = 0; ids < 2; ids++) {
+    seed_ranker(path, 0, ids, true);
+    seed_file(path);
+  }
   seed_forged_ranker(path, "2 2 1 score\n2 0 0 rank.x\n", "01", 1);
   seed_forged_ranker(path, "0 0 1 job\n", "1", 1);
   seed_forged_ranker(path, "0 3 1 \n", "1", 1);
