@@ -39,7 +39,8 @@ function eval.main(opts)
   local ok, result = pcall(world.evaluate, {
     composition = opts.args[1], data = opts.data, sets = common.sets(opts.set), fold = fold, refit = opts.refit,
     seed = common.number(opts, "seed", 0, 2 ^ 53), users = common.number(opts, "users", 1e-6, 1),
-    cutoffs = common.cutoffs(opts.cutoffs), progress = progress, checkpoints = common.CHECKPOINT_S, task = opts.task, positive_rating = opts.positive_rating, against = opts.against,
+    cutoffs = common.cutoffs(opts.cutoffs), progress = progress, checkpoints = common.CHECKPOINT_S,
+    task = opts.task, positive_rating = opts.positive_rating, against = opts.against,
   })
   finish()
   if not ok then error(result, 0) end
