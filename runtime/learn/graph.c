@@ -278,15 +278,20 @@ ev_status ev_graph_sparse(ev_graph *g, ev_tensor *out, const char *name, size_t 
 }
 
 /* ---- Operators -----------------------------------------------------------------------------------------*/
-static const ev_op *find_op(const char *name) {
+/* The operator of this name that takes so many tensors (max is one of one, and of two), else one of the name. */
+static const ev_op *find_op(const char *name, size_t n_in) {
+  const ev_op *found = NULL;
   for (size_t t = 0; t < sizeof tables / sizeof *tables; t++)
-    for (const ev_op *op = tables[t]; op->name != NULL; op++)
-      if (strcmp(op->name, name) == 0) return op;
-  return NULL;
+    for (const ev_op *op = tables[t]; op->name != NULL; op++) {
+      if (strcmp(op->name, name) != 0) continue;
+      if (n_in >= op->min_in && n_in <= op->max_in) return op;
+      if (found == NULL) found = op;
+    }
+  return found;
 }
 
 ev_status ev_graph_op(ev_graph *g, ev_tensor *out, const char *name, const ev_tensor *in, size_t n_in, const double *attr, size_t n_attr) {
-  const ev_op *op = find_op(name);
+  const ev_op *op = find_op(name, n_in);
   if (op == NULL) return ev_fail(EV_EINVAL, "%sthere is no operator '%s'", g->where, name);
   if (n_in < op->min_in || n_in > op->max_in) return ev_fail(EV_EINVAL, "%s%s takes %u to %u tensors, not %zu", g->where, name, op->min_in, op->max_in, n_in);
   if (n_attr < op->min_attr || n_attr > op->max_attr) return ev_fail(EV_EINVAL, "%s%s takes %u to %u numbers, not %zu", g->where, name, op->min_attr, op->max_attr, n_attr);

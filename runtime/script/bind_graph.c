@@ -472,6 +472,7 @@ static const struct { const char *op; word words[4]; } grammar[] = {
     {"scale", {{"a", 'n', 1}, {"b", 'n', 0}}},
     {"sum", {{"dim", 'e', NAN}, {"keep", 'b', 0}}},
     {"mean", {{"dim", 'e', NAN}, {"keep", 'b', 0}}},
+    {"max", {{"dim", 'e', NAN}, {"keep", 'b', 0}}},
     {"logsumexp", {{"dim", 'e', NAN}, {"keep", 'b', 0}}},
     {"normalise", {{"epsilon", 'n', 1e-12}}},
     {"layer_norm", {{"epsilon", 'n', 1e-5}}},
@@ -486,7 +487,8 @@ static const struct { const char *op; word words[4]; } grammar[] = {
     {"spmm", {{"transposed", 'b', 0}}},
 };
 
-static const word *words_of(const char *op) {
+static const word *words_of(const char *op, size_t n_in) {
+  if (strcmp(op, "max") == 0 && n_in > 1) return NULL; /* the larger of two tensors */
   for (size_t i = 0; i < sizeof grammar / sizeof *grammar; i++)
     if (strcmp(grammar[i].op, op) == 0) return grammar[i].words;
   return NULL;
@@ -521,8 +523,8 @@ static double plain_number(lua_State *L, const char *op, const char *key, int ar
 }
 
 /* Numbers of an operator from the arguments at `from` on: by place, or in a table by name. → how many */
-static size_t take_attrs(lua_State *L, const char *op, int from, int to, const ev_shape *shape, double attr[ATTRS_MAX]) {
-  const word *words = words_of(op);
+static size_t take_attrs(lua_State *L, const char *op, size_t n_in, int from, int to, const ev_shape *shape, double attr[ATTRS_MAX]) {
+  const word *words = words_of(op, n_in);
   size_t n = 0;
   if (words == NULL) { /* as they are */
     for (int arg = from; arg <= to && n < ATTRS_MAX; arg++) attr[n++] = plain_number(L, op, "an argument", arg);
@@ -568,7 +570,7 @@ static int record(lua_State *L, const char *op, int first) {
     n_in++;
   }
   double attr[ATTRS_MAX];
-  size_t n_attr = take_attrs(L, op, arg, top, &shape, attr);
+  size_t n_attr = take_attrs(L, op, n_in, arg, top, &shape, attr);
   ev_lua_place(L, net->graph);
   EV_CHECK(L, ev_graph_op(net->graph, &out, op, in, n_in, attr, n_attr));
   push_tensor(L, net, out);

@@ -81,7 +81,10 @@ local function softmax(word, options, log_q)
 end
 
 -- Over drawn items, corrected for how they were drawn (Bengio and Senécal 2008) unless log_q = false.
-function losses.sampled_softmax(options) return softmax("loss.sampled_softmax", options, true) end
+function losses.sampled_softmax(options)
+  local loss = softmax("loss.sampled_softmax", options, true)
+  return loss -- no tail call: errors name the script's line by counting frames
+end
 -- Over all items: with sampler.all() (its own default).
 function losses.full_softmax(options)
   local loss = softmax("loss.full_softmax", options, false)
