@@ -52,8 +52,8 @@ static void fill(ev_slate *s) {
   }
 }
 
-static ev_rank_rows *make_rows(void) {
-  static const char *const dense[] = {"score", "rank.x", "score.x"};
+static void seed_ranker(const char *path, unsigned n_dims, bool ids, bool trees) {
+  static const char *const dense[] = {"score", "rank.x", "score.x"}, *const user_columns[] = {"age", "job"}, *const item_columns[] = {"genre", "year", "maker"};
   ev_rank_rows *rows;
   ev_slate *s = ev_slate_new();
   FUZZ_REQUIRE(s != NULL && ev_rank_rows_new(&rows, dense, 3) == EV_OK);
@@ -71,7 +71,9 @@ static void seed_ranker(const char *path, unsigned n_dims, bool ids) {
   ev_rank_rows *rows = make_rows();
   ev_ranker_options o = {.n_dims = n_dims, .epochs = 2, .learning_rate = 0.02f, .regularization = 1e-5f, .user_columns = user_columns,
                          .item_columns = item_columns, .n_user_columns = 2, .n_item_columns = 3, .ids = ids, .seed = 1};
-  FUZZ_REQUIRE(ev_fit_ranker(path, snapshot, rows, &o, NULL) == EV_OK);
+  ev_gbdt_options g = {.n_trees = 3, .n_leaves = 5, .n_bins = 16, .one_hot = 3, .learning_rate = 0.3f, .l2 = 1, .min_child_weight = 0.1f, .subsample = 1, .column_share = 1,
+                       .smoothing = 2, .user_columns = user_columns, .item_columns = item_columns, .n_user_columns = 2, .n_item_columns = 3, .ids = ids, .seed = 1};
+  FUZZ_REQUIRE((trees ? ev_fit_gbdt(path, snapshot, rows, &g, NULL) : ev_fit_ranker(path, snapshot, rows, &o, NULL)) == EV_OK);
   ev_rank_rows_free(rows);
 }
 
@@ -204,10 +206,26 @@ static void make_seeds(void) {
   ev_ials_options ials = {.n_dims = 4, .epochs = 2, .unobserved_weight = 0.1f, .regularization = 0.01f, .frequency_power = 1, .init_std = 0.1f, .seed = 1};
   FUZZ_REQUIRE(ev_fit_ials(path, view, &ials, NULL) == EV_OK);
   seed_file(path);
-  seed_ranker(path, 0, false);
+  ev_markov_options markov = {.neighbours = 5, .window = 3, .decay = 0.8f, .backward = 0.5f, .from_power = 0.5f, .to_power = 0.5f, .shrink = 1, .half_life = 2};
+  FUZZ_REQUIRE(ev_fit_markov(path, view, &markov, NULL) == EV_OK);
   seed_file(path);
-  seed_ranker(path, 3, true);
+  ev_slim_options slim = {.l1 = 0.1f, .l2 = 1, .tolerance = 1e-3f}; /* with weights below 0 */
+  FUZZ_REQUIRE(ev_fit_slim(path, view, &slim, NULL) == EV_OK);
   seed_file(path);
+  for (unsigned late = 0; late < 2; late++) {
+    ev_graph_filter_options graph = {.n_dims = 3 * late, .user_power = 0.5f, .item_power = 0.5f, .low_pass = 0.3f, .low_pass_power = 0.5f, .blur_time = 1,
+                                     .blur_steps = 1 + late, .sharpen_time = 2, .sharpen_steps = 1, .sharpen_order = 1 + 3 * late, .late = late, .tolerance = 1e-3f, .seed = 1};
+    FUZZ_REQUIRE(ev_fit_graph_filter(path, view, &graph, NULL) == EV_OK);
+    seed_file(path);
+  }
+  seed_ranker(path, 0, false, false);
+  seed_file(path);
+  seed_ranker(path, 3, true, false);
+  seed_file(path);
+  for (int ids = 0; ids < 2; ids++) {
+    seed_ranker(path, 0, ids, true);
+    seed_file(path);
+  }
   seed_forged_ranker(path, "2 2 1 score\n2 0 0 rank.x\n", "01", 1);
   seed_forged_ranker(path, "0 0 1 job\n", "1", 1);
   seed_forged_ranker(path, "0 3 1 \n", "1", 1);
