@@ -52,8 +52,8 @@ static void fill(ev_slate *s) {
   }
 }
 
-static void seed_ranker(const char *path, unsigned n_dims, bool ids, bool trees) {
-  static const char *const dense[] = {"score", "rank.x", "score.x"}, *const user_columns[] = {"age", "job"}, *const item_columns[] = {"genre", "year", "maker"};
+static ev_rank_rows *make_rows(void) {
+  static const char *const dense[] = {"score", "rank.x", "score.x"};
   ev_rank_rows *rows;
   ev_slate *s = ev_slate_new();
   FUZZ_REQUIRE(s != NULL && ev_rank_rows_new(&rows, dense, 3) == EV_OK);
@@ -66,7 +66,7 @@ static void seed_ranker(const char *path, unsigned n_dims, bool ids, bool trees)
   return rows;
 }
 
-static void seed_ranker(const char *path, unsigned n_dims, bool ids) {
+static void seed_ranker(const char *path, unsigned n_dims, bool ids, bool trees) {
   static const char *const user_columns[] = {"age", "job"}, *const item_columns[] = {"genre", "year", "maker"};
   ev_rank_rows *rows = make_rows();
   ev_ranker_options o = {.n_dims = n_dims, .epochs = 2, .learning_rate = 0.02f, .regularization = 1e-5f, .user_columns = user_columns,
