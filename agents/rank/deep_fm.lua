@@ -1,41 +1,46 @@
--- A factorisation machine and layers of neurons over the same vectors: pairs of features, and whatever else there is in them.
+-- A factorisation machine and a deep net over the same vectors, added: pairs of features by their product, the rest by the net.
 local agent, space, nn = require "evection.agent", require "evection.space", require "evection.nn"
 
 return agent {
   name = "deep_fm", role = "rank",
-  about = "Factorisation machine and a network that share their embeddings (DeepFM).",
-  references = { "Guo, Tang, Ye, Li, He: DeepFM: A factorization-machine based neural network for CTR prediction, IJCAI 2017" },
+  about = "Factorisation machine plus a deep net on shared vectors (DeepFM).",
+  references = { "Guo, Tang, Ye, Li, He: DeepFM: a factorization-machine based neural network for CTR prediction, IJCAI 2017" },
   space = {
-    n_dims   = space.logint(2, 64, 16),
-    hidden   = space.logint(8, 512, 64),
+    n_dims   = space.logint(2, 64, 8),
+    hidden   = space.logint(8, 1024, 64),
     layers   = space.int(1, 4, 2),
-    dropout  = space.linear(0, 0.8, 0.3),
-    epochs   = space.int(1, 50, 8),
-    rate     = space.log(1e-4, 0.1, 0.002),
-    decay    = space.log(1e-7, 0.1, 1e-3),  -- of weights, and of the vectors that a step touches
-    size     = space.logint(64, 8192, 512), -- rows a step
+    dropout  = space.linear(0, 0.9, 0.3),
+    rate     = space.log(1e-5, 0.05, 2e-3),
+    l2       = space.log(1e-8, 0.1, 1e-5),     -- weight decay of all parameters
+    epochs   = space.int(1, 100, 8),
+    size     = space.logint(64, 16384, 512),   -- rows a batch
     negatives_per_positive = space.log(1, 100, 20),
     use_features = space.bool(true), -- feature columns of user and item, beside the recall scores
-    use_ids      = space.choice { "clicks", "always", "never", default = "clicks" }, -- who and what itself; "clicks": where no recall scores tell
+    use_ids  = space.choice { "clicks", "always", "never", default = "clicks" }, -- who and what itself; "clicks": where no recall scores tell
+    -- Over nn and the other knobs: how steps are taken.
+    scheme = space.program [[{
+  optimiser = nn.adam { rate = rate, weight_decay = l2 },
+  schedule = nn.schedule.warm_up(0.05, nn.schedule.cosine { floor = 0.05 }),
+}]],
   },
 
   fit = function(knobs, data)
+    local values = { nn = nn }
+    for name, value in pairs(knobs) do values[name] = value end
+    local scheme = knobs.scheme(values)
     local net = nn.net { data = data }
-    local rows = net:rows(data, {
+    local b = net:rows(data, {
       size = knobs.size, negatives_per_positive = knobs.negatives_per_positive, use_features = knobs.use_features, use_ids = knobs.use_ids,
     })
-    local parts, bias = nn.features(net, rows, knobs.n_dims, { linear = true }), net:parameter("bias", { 1 }, { decay = 0 })
-    local sum = parts.vectors:sum(2)
-    local pairs = (sum:square() - parts.vectors:square():sum(2)):sum(2, true) * 0.5
-    local sizes = { parts.width }
-    for layer = 1, knobs.layers do sizes[layer + 1] = knobs.hidden end
+    local f = nn.fields(net, b, knobs.n_dims)
+    local sizes = { f.width }
+    for _ = 1, knobs.layers do sizes[#sizes + 1] = knobs.hidden end
     sizes[#sizes + 1] = 1
-    local deep = nn.mlp(net, sizes, { dropout = knobs.dropout })(parts.flat:dropout(knobs.dropout))
-    local logit = parts.linear + pairs + deep + bias
+    local deep = nn.mlp(net, sizes, { dropout = knobs.dropout, name = "deep" })
+    local logit = f.linear() + f.pairs() + deep(f.flat):reshape(-1)
     return nn.train {
-      data = data, net = net, batches = rows, loss = nn.loss.log_loss()(logit:reshape(-1), rows.label),
-      optimiser = nn.adam { rate = knobs.rate, weight_decay = knobs.decay }, epochs = knobs.epochs,
-      model = function() return data:network { logit = logit, batches = rows } end,
+      data = data, net = net, batches = b, loss = nn.loss.log_loss()(logit, b.label), optimiser = scheme.optimiser, schedule = scheme.schedule, epochs = knobs.epochs,
+      model = function() return data:network { logit = logit, batches = b } end,
     }
   end,
 }
