@@ -12,7 +12,7 @@ local runner = {}
 local Runner = {}
 Runner.__index = Runner
 
-local FORMAT = 3 -- raised when a fit or a file format changes what equal inputs give
+local FORMAT = 4 -- raised when a fit or a file format changes what equal inputs give
 local HELD_SHARE = 0.2 -- of each user's interactions, what a ranker learns to predict
 local RANK_USERS = 5000 -- users a ranker learns from, at most
 local DEFAULT_RECALL = 100
@@ -51,16 +51,25 @@ local function sweep(folder)
   end
 end
 
--- The node's fit, or the file that it left the last time.
-local function fit_node(node, view, seed, key, rows)
+local function remove_all(folder, prefix)
+  for _, file in ipairs(native.list(folder)) do
+    local path = folder .. "/" .. file
+    if path:sub(1, #prefix) == prefix then native.remove(path) end
+  end
+end
+
+-- The node's fit, or the file that it left the last time. checkpoints: what is interrupted goes on where it stood; seconds
+-- between two of them, or nil.
+local function fit_node(node, view, seed, key, rows, checkpoints)
   local folder = native.home .. "/artifacts"
   local path = ("%s/%s.evm"):format(folder, key)
   if native.exists(path) then return native.model(path), true end
   native.mkdirs(folder)
   sweep(folder)
   local draft = ("%s/%s.draft%d"):format(folder, key, native.pid())
+  local checkpoint = ("%s/%s.checkpoint"):format(folder, key)
   local data = rows or view.data
-  native.data_artifact(data, draft, seed)
+  native.data_artifact(data, draft, seed, checkpoints and checkpoint or nil, checkpoints)
   local ok, model, kept = pcall(call, node, "fit", agent.live(node.agent, node.knobs), data)
   native.data_artifact(data, nil)
   if ok and type(model) == "userdata" then ok, kept = pcall(native.model_path, model) end
@@ -69,9 +78,8 @@ local function fit_node(node, view, seed, key, rows)
   elseif kept then
     native.rename(kept, path)
   end
-  for i = 1, 16 do
-    if not native.remove(("%s.%d"):format(draft, i)) and i > 1 then break end
-  end
+  remove_all(folder, draft .. ".")
+  if checkpoints and not native.interrupted() then remove_all(folder, checkpoint .. ".") end -- a fit that failed would fail again
   if not ok then error(model, 0) end
   return model, false
 end
@@ -93,7 +101,7 @@ local fit
 -- A ranker's training rows: what the nodes before it make of the users, labelled by what was held from them.
 local function ranker_rows(c, node, w, view, opts)
   local halves = split(w, view, opts.seed)
-  local inner = fit(c, w, { view = halves.rest, seed = opts.seed, progress = opts.progress, until_node = node.name })
+  local inner = fit(c, w, { view = halves.rest, seed = opts.seed, progress = opts.progress, checkpoints = opts.checkpoints, until_node = node.name })
   local users = {}
   for user = 0, halves.held:n_users() - 1 do
     if halves.held:n_of_user(user) > 0 then users[#users + 1] = user end
@@ -133,7 +141,7 @@ local function upstream_key(nodes, name)
   return native.hash(native.json_encode(parts))
 end
 
--- fit(composition, world, { folds, seed, progress, state }) → runner.
+-- fit(composition, world, { folds, seed, progress, state, checkpoints }) → runner.
 -- Inside: view instead of folds; until_node fits only what stands before that node.
 function fit(c, w, opts)
   local view = opts.view or w:view(opts.folds)
@@ -175,8 +183,10 @@ function fit(c, w, opts)
           rows = ranker_rows(c, node, w, view, opts)
         end
         if opts.progress then opts.progress("fitting " .. node.name) end
-        native.on_progress(opts.progress and function(what, done, all, loss) opts.progress(("fitting %s: %s"):format(node.name, what), done, all, loss) end)
-        live.model, live.cached = fit_node(node, view, opts.seed, live.key, rows)
+        native.on_progress(opts.progress and function(what, done, all, loss, more)
+          opts.progress(("fitting %s: %s"):format(node.name, what), done, all, loss, more)
+        end)
+        live.model, live.cached = fit_node(node, view, opts.seed, live.key, rows, opts.checkpoints)
         native.on_progress(nil)
         live.seconds = native.now() - started
       end

@@ -131,7 +131,7 @@ local function measure(w, run, opts, held, known, users)
   })
 end
 
--- evaluate{ composition, sets, data, fold, seed, users, refit, reward, per_user, cutoffs, bootstrap, progress } →
+-- evaluate{ composition, sets, data, fold, seed, users, refit, reward, per_user, cutoffs, bootstrap, progress, checkpoints } →
 -- { metrics, inner, reward, data, fold, genome, seed, n_users, seconds, max_rss_mb, per_user }. Raises on failure.
 -- users: share in (0, 1]. refit: fitted on train and validation (test only). reward: a reward table (reward.lua).
 -- per_user: names of metrics → arrays in the order of the users. inner: the agent's own measure, when it stands alone.
@@ -143,7 +143,7 @@ function world.evaluate(opts)
   local fold, known_folds = parse_fold(opts.fold or "valid")
   if opts.refit and fold ~= native.TEST then native.raise("invalid", "refit is for the test fold: it trains on the validation fold") end
   local run = runner.fit(c, w, {
-    folds = opts.refit and native.TRAIN + native.VALID or native.TRAIN, seed = seed, progress = opts.progress,
+    folds = opts.refit and native.TRAIN + native.VALID or native.TRAIN, seed = seed, progress = opts.progress, checkpoints = opts.checkpoints,
   })
   local fit_seconds = native.now() - start
   local held, known = w:view(fold), w:view(known_folds)

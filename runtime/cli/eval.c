@@ -1,7 +1,10 @@
 /* eval.c - `evection eval`: the work is done by lua/evection/verbs/eval.lua. */
 #include "cli.h"
 
-static ev_status run(json_t *opts) { return ev_cli_lua(opts, "evection.verbs.eval", "main"); }
+static ev_status run(json_t *opts) {
+  EV_TRY(ev_watch_scripts(opts));
+  return ev_cli_lua(opts, "evection.verbs.eval", "main");
+}
 
 static const ev_option options[] = {
     {EV_OPT_STRING, "data", "NAME", "the data set (default: what the composition names)"},
@@ -9,6 +12,7 @@ static const ev_option options[] = {
     {EV_OPT_FLAG, "refit", NULL, "train on train and validation (for the test fold)"},
     {EV_OPT_LIST, "set", "NODE.KNOB=VALUE", "sets a knob; may be given several times"},
     {EV_OPT_INT, "seed", "N", "seed of everything random (default 1)"},
+    {EV_OPT_REAL, "timeout", "SECONDS", "end after so long, with exit code 3 (default: never)"},
     {EV_OPT_REAL, "users", "SHARE", "a seeded sample of the users (default 1: all)"},
     {EV_OPT_STRING, "cutoffs", "K,K…", "lengths of the lists that are measured (default 5,10,20)"},
     {EV_OPT_END, NULL, NULL, NULL},

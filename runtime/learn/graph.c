@@ -13,7 +13,8 @@
 #define AXES_MAX 64
 #define NAME_MAX_BYTES 40
 
-static const ev_op *const tables[] = {ev_ops_pointwise, ev_ops_reduce, ev_ops_normal, ev_ops_matmul, ev_ops_layout, ev_ops_gather, ev_ops_sequence, ev_ops_gru, ev_ops_sparse};
+static const ev_op *const tables[] = {ev_ops_pointwise, ev_ops_reduce, ev_ops_normal,   ev_ops_matmul, ev_ops_layout,
+                                      ev_ops_gather,    ev_ops_bag,    ev_ops_sequence, ev_ops_gru,    ev_ops_sparse};
 
 /* ---- Shapes --------------------------------------------------------------------------------------------*/
 size_t ev_shape_size(const ev_shape *s) {

@@ -17,6 +17,7 @@
  *                 conv1d (x (T, C), w (W, C, D), bias (D), lengths): causal; y[t] = Σ_w x[t − W + 1 + w] w[w] within a sequence
  *   gru.c         gru (x (T, C), w (C, 3D), u (D, 3D), bias (3D), lengths) → (T, D), gates r, z, n (Cho et al. 2014)
  *   sparse.c      spmm (s sparse (R, C), x (C, D); transposed) → (R, D)
+ *   bag.c         bag (s sparse (R, C), x (C, D), ids (N…)) → (N…, D): rows ids of s x; EV_NONE gives zeros
  */
 #ifndef EV_LEARN_GRAPH_H
 #define EV_LEARN_GRAPH_H
@@ -105,7 +106,7 @@ struct ev_op {
 };
 
 /* Tables of operators, each ended by a NULL name; graph.c knows them all. */
-extern const ev_op ev_ops_pointwise[], ev_ops_reduce[], ev_ops_normal[], ev_ops_matmul[], ev_ops_layout[], ev_ops_gather[], ev_ops_sequence[], ev_ops_gru[], ev_ops_sparse[];
+extern const ev_op ev_ops_pointwise[], ev_ops_reduce[], ev_ops_normal[], ev_ops_matmul[], ev_ops_layout[], ev_ops_gather[], ev_ops_sequence[], ev_ops_gru[], ev_ops_sparse[], ev_ops_bag[];
 
 /* Counts bytes against the graph's limit: EV_ELIMIT names what they are for (its shape may be NULL). */
 ev_status ev_graph_reserve(ev_graph *g, uint64_t bytes, const char *what, const ev_shape *s);

@@ -61,6 +61,25 @@ ev_status ev_rank_rows_add(ev_rank_rows *r, ev_slate *s, uint32_t user, const ui
   return EV_OK;
 }
 
+size_t ev_rank_rows_choose(uint32_t *out, const ev_rank_rows *rows, float per_positive, ev_rng *rng) {
+  size_t n = 0;
+  for (size_t begin = 0, end; begin < rows->n_rows; begin = end) {
+    size_t positives = 0;
+    for (end = begin; end < rows->n_rows && rows->group[end] == rows->group[begin]; end++) positives += rows->label[end] > 0;
+    size_t negatives = end - begin - positives;
+    double share = per_positive > 0 && negatives > 0 ? per_positive * (double)(positives > 0 ? positives : 1) / (double)negatives : 1;
+    for (size_t i = begin; i < end; i++)
+      if (rows->label[i] > 0 || share >= 1 || ev_rng_f64(rng) < share) out[n++] = (uint32_t)i;
+  }
+  for (size_t i = n; i > 1; i--) {
+    size_t j = ev_rng_below(rng, (uint32_t)i);
+    uint32_t swap = out[i - 1];
+    out[i - 1] = out[j];
+    out[j] = swap;
+  }
+  return n;
+}
+
 void ev_rank_rows_free(ev_rank_rows *r) {
   if (r == NULL) return;
   for (size_t i = 0; i < r->n_dense; i++) ev_free(r->dense_names[i]);

@@ -9,7 +9,7 @@
 
 #include "bind.h"
 
-#define COLUMNS_MAX 64
+#define COLUMNS_MAX EV_NAMES_MAX
 
 ev_snapshot *ev_lua_snapshot(lua_State *L, int arg) { return ((ev_lsnapshot *)luaL_checkudata(L, arg, EV_SNAPSHOT))->snapshot; }
 ev_ldata *ev_lua_data(lua_State *L, int arg) { return luaL_checkudata(L, arg, EV_DATA); }
@@ -175,20 +175,31 @@ static int data_close(lua_State *L) {
   ev_view_free(d->view);
   ev_rank_rows_free(d->rows);
   ev_free(d->artifact);
+  ev_free(d->checkpoint);
   *d = (ev_ldata){0};
   return 0;
 }
 
-static int data_artifact(lua_State *L) { /* trusted: (data, path, seed) where the next fits write, and their seed; nil: nowhere */
+/* trusted: (data, path, seed, checkpoint, seconds) where the next fits write, and their seed; nil: nowhere. checkpoint: where what
+ * a training has reached outlives its process, kept every so many seconds, or nil. */
+static int data_artifact(lua_State *L) {
   ev_ldata *d = ev_lua_data(L, 1);
-  size_t len = 0;
-  const char *path = luaL_optlstring(L, 2, NULL, &len);
-  char *copy = path != NULL ? ev_strndup(path, len) : NULL;
-  if (path != NULL && copy == NULL) return ev_lua_fail(L, EV_ENOMEM);
+  size_t len = 0, checkpoint_len = 0;
+  const char *path = luaL_optlstring(L, 2, NULL, &len), *checkpoint = luaL_optlstring(L, 4, NULL, &checkpoint_len);
+  double seed = luaL_optnumber(L, 3, 1), checkpoint_s = luaL_optnumber(L, 5, 60);
+  char *copy = path != NULL ? ev_strndup(path, len) : NULL, *stable = checkpoint != NULL ? ev_strndup(checkpoint, checkpoint_len) : NULL;
+  if ((path != NULL && copy == NULL) || (checkpoint != NULL && stable == NULL)) {
+    ev_free(copy);
+    ev_free(stable);
+    return ev_lua_fail(L, EV_ENOMEM);
+  }
   ev_free(d->artifact);
+  ev_free(d->checkpoint);
   d->artifact = copy;
-  d->seed = (uint64_t)luaL_optnumber(L, 3, 1);
-  d->n_fits = 0;
+  d->checkpoint = stable;
+  d->checkpoint_s = checkpoint_s;
+  d->seed = (uint64_t)seed;
+  d->n_fits = d->n_discarded = d->n_trainings = 0;
   return 0;
 }
 
@@ -310,17 +321,13 @@ static int on_progress(lua_State *L) { /* trusted: on_progress(function(what, do
   return 0;
 }
 
-typedef struct fit {
-  ev_ldata *data;
-  char path[4096];
-  ev_progress progress;
-} fit;
+typedef ev_lfit fit;
 
 static void begin(lua_State *L, fit *f) {
   f->data = ev_lua_data(L, 1);
   if (!lua_isnoneornil(L, 2)) luaL_checktype(L, 2, LUA_TTABLE);
   if (f->data->artifact == NULL) luaL_error(L, "this data handle cannot fit");
-  if (f->data->n_fits >= 16) luaL_error(L, "one fit makes at most 16 models");
+  if (f->data->n_fits - f->data->n_discarded >= EV_DATA_MODELS) luaL_error(L, "one fit has at most %d models", EV_DATA_MODELS);
   snprintf(f->path, sizeof f->path, "%s.%u", f->data->artifact, ++f->data->n_fits);
   f->progress = (ev_progress){report, L};
 }
@@ -455,6 +462,12 @@ static int fit_ranker(lua_State *L) { /* data:ranker(knobs); use_features = fals
   }
   return end(L, &f, ev_fit_ranker(f.path, s, f.data->rows, &o, &f.progress));
 }
+
+/* ---- For the other bindings ------------------------------------------------------------------------------*/
+ev_ldata *ev_lua_new_data(lua_State *L, int of) { return new_data(L, of); }
+void ev_lua_fit_begin(lua_State *L, ev_lfit *f) { begin(L, f); }
+int ev_lua_fit_end(lua_State *L, ev_lfit *f, ev_status status) { return end(L, f, status); }
+size_t ev_lua_describing_columns(const ev_snapshot *s, ev_side side, const char *out[EV_NAMES_MAX]) { return describing_columns(s, side, out); }
 
 void ev_bind_data(lua_State *L) {
   static const luaL_Reg snapshot_methods[] = {

@@ -129,6 +129,9 @@ ev_status ev_view_new(ev_view **out, const ev_snapshot *s, unsigned folds);
 /* Cuts a view in two: held takes of every user with at least 2 interactions ⌈share·n⌉ (never all), the last ones when
  * the snapshot is sequential, else a seeded choice: as the folds themselves were cut. What a ranker learns from. */
 ev_status ev_view_split(ev_view **rest, ev_view **held, const ev_view *v, double share, uint64_t seed);
+/* The same of at most n_users users, a seeded choice among those with at least 2; the others keep all they have. What early
+ * stopping is measured on. */
+ev_status ev_view_hold(ev_view **rest, ev_view **held, const ev_view *v, double share, size_t n_users, uint64_t seed);
 void ev_view_free(ev_view *v);
 bool ev_sorted_has(const uint32_t *sorted, size_t n, uint32_t x); /* of ascending numbers, such as a user's in seen */
 

@@ -218,5 +218,5 @@ int main(void) {
       cmocka_unit_test(scores_far_apart_neither_overflow_nor_vanish),
       cmocka_unit_test(what_is_no_number_stays_none),
   };
-  return cmocka_run_group_tests(tests, NULL, NULL);
+  return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -22,7 +22,7 @@ function eval.main(opts)
   local ok, result = pcall(world.evaluate, {
     composition = opts.args[1], data = opts.data, sets = common.sets(opts.set), fold = fold, refit = opts.refit,
     seed = common.number(opts, "seed", 0, 2 ^ 53), users = common.number(opts, "users", 1e-6, 1),
-    cutoffs = common.cutoffs(opts.cutoffs), progress = progress,
+    cutoffs = common.cutoffs(opts.cutoffs), progress = progress, checkpoints = common.CHECKPOINT_S,
   })
   finish()
   if not ok then error(result, 0) end
