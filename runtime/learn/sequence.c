@@ -64,11 +64,8 @@ static void attend_pairs_back(void *ctx, size_t begin, size_t end, int worker) {
     size_t sequence = u / a->heads, head = u % a->heads, at = a->begins[sequence] * a->width + head * a->d;
     ev_head h = head_of(a, sequence);
     float *grad[3];
-    for (int k = 0; k < 3; k++) {
-      grad[k] = c->grad_in[k] != NULL ? c->grad_in[k] + at : NULL;
-      for (size_t t = 0; t < h.n && grad[k] != NULL && !c->add[k]; t++) memset(grad[k] + t * a->width, 0, a->d * sizeof(float));
-    }
-    ev_attend_back(grad[0], grad[1], grad[2], c->in[0] + at, c->in[1] + at, c->in[2] + at, c->out + at, c->keep + 2 * (a->begins[sequence] * a->heads + head), c->grad + at, &h);
+    for (int k = 0; k < 3; k++) grad[k] = c->grad_in[k] != NULL ? c->grad_in[k] + at : NULL;
+    ev_attend_back(grad[0], grad[1], grad[2], c->add, c->in[0] + at, c->in[1] + at, c->in[2] + at, c->out + at, c->keep + 2 * (a->begins[sequence] * a->heads + head), c->grad + at, &h);
   }
 }
 
