@@ -129,17 +129,27 @@ local function keep(spec)
   return a
 end
 
+-- A library's table with the tables in it, made anew.
+local function copy_of(library)
+  local copy = {}
+  for name, value in pairs(library) do copy[name] = type(value) == "table" and copy_of(value) or value end
+  return copy
+end
+
 -- What the sandbox's require gives. Each load gets its own tables: nothing is shared between agents.
 local function modules()
-  local copy = {}
-  for name, value in pairs(space) do copy[name] = value end
-  return {
+  local list = {
     ["evection.agent"] = function(spec)
       if type(spec) ~= "table" then error("agent { … } wants a table", 2) end
       return spec
     end,
-    ["evection.space"] = copy,
+    ["evection.space"] = copy_of(space),
   }
+  return setmetatable(list, { __index = function(_, name) -- loaded for who asks for it
+    if name ~= "evection.nn" then return nil end
+    list[name] = copy_of(require "evection.nn")
+    return list[name]
+  end })
 end
 
 -- agent.load(path) → agent, or nil and a list of errors. An agent carries file, text and hash.

@@ -12,7 +12,7 @@ local runner = {}
 local Runner = {}
 Runner.__index = Runner
 
-local FORMAT = 3 -- raised when a fit or a file format changes what equal inputs give
+local FORMAT = 4 -- raised when a fit or a file format changes what equal inputs give
 local HELD_SHARE = 0.2 -- of each user's interactions, what a ranker learns to predict
 local RANK_USERS = 5000 -- users a ranker learns from, at most
 local DEFAULT_RECALL = 100
@@ -24,10 +24,10 @@ local function fit_knobs(node)
   return some
 end
 
-local function artifact_key(node, w, view, seed, upstream)
+local function artifact_key(node, w, view, seed, upstream, positive_rating)
   return native.hash(native.json_encode {
     format = FORMAT, agent = node.agent.hash, knobs = fit_knobs(node), data = w.hash, view = view.key, seed = seed,
-    upstream = upstream or "", held = upstream and HELD_SHARE or 0,
+    upstream = upstream or "", held = upstream and HELD_SHARE or 0, clicks = positive_rating,
   })
 end
 
@@ -51,16 +51,25 @@ local function sweep(folder)
   end
 end
 
--- The node's fit, or the file that it left the last time.
-local function fit_node(node, view, seed, key, rows)
+local function remove_all(folder, prefix)
+  for _, file in ipairs(native.list(folder)) do
+    local path = folder .. "/" .. file
+    if path:sub(1, #prefix) == prefix then native.remove(path) end
+  end
+end
+
+-- The node's fit, or the file that it left the last time. checkpoints: what is interrupted goes on where it stood; seconds
+-- between two of them, or nil.
+local function fit_node(node, view, seed, key, rows, checkpoints)
   local folder = native.home .. "/artifacts"
   local path = ("%s/%s.evm"):format(folder, key)
   if native.exists(path) then return native.model(path), true end
   native.mkdirs(folder)
   sweep(folder)
   local draft = ("%s/%s.draft%d"):format(folder, key, native.pid())
+  local checkpoint = ("%s/%s.checkpoint"):format(folder, key)
   local data = rows or view.data
-  native.data_artifact(data, draft, seed)
+  native.data_artifact(data, draft, seed, checkpoints and checkpoint or nil, checkpoints)
   local ok, model, kept = pcall(call, node, "fit", agent.live(node.agent, node.knobs), data)
   native.data_artifact(data, nil)
   if ok and type(model) == "userdata" then ok, kept = pcall(native.model_path, model) end
@@ -69,9 +78,8 @@ local function fit_node(node, view, seed, key, rows)
   elseif kept then
     native.rename(kept, path)
   end
-  for i = 1, 16 do
-    if not native.remove(("%s.%d"):format(draft, i)) and i > 1 then break end
-  end
+  remove_all(folder, draft .. ".")
+  if checkpoints and not native.interrupted() then remove_all(folder, checkpoint .. ".") end -- a fit that failed would fail again
   if not ok then error(model, 0) end
   return model, false
 end
@@ -93,7 +101,7 @@ local fit
 -- A ranker's training rows: what the nodes before it make of the users, labelled by what was held from them.
 local function ranker_rows(c, node, w, view, opts)
   local halves = split(w, view, opts.seed)
-  local inner = fit(c, w, { view = halves.rest, seed = opts.seed, progress = opts.progress, until_node = node.name })
+  local inner = fit(c, w, { view = halves.rest, seed = opts.seed, progress = opts.progress, checkpoints = opts.checkpoints, until_node = node.name })
   local users = {}
   for user = 0, halves.held:n_users() - 1 do
     if halves.held:n_of_user(user) > 0 then users[#users + 1] = user end
@@ -133,7 +141,25 @@ local function upstream_key(nodes, name)
   return native.hash(native.json_encode(parts))
 end
 
--- fit(composition, world, { folds, seed, progress, state }) → runner.
+-- The node that runs.
+local function enliven(node, w, view)
+  return {
+    name = node.name, agent = node.agent, role = node.role, from = node.from, n = node.n, knobs = node.knobs, slate = native.slate(), inputs = {},
+    ctx = { knobs = agent.live(node.agent, node.knobs), data = view.data, inputs = { unpack(node.from) }, feature = w.feature },
+  }
+end
+
+local function fit_live(live, view, opts, rows)
+  local progress = opts.progress
+  if progress then progress("fitting " .. live.name) end
+  native.on_progress(progress and function(what, done, all, loss, more)
+    progress(("fitting %s: %s"):format(live.name, what), done, all, loss, more)
+  end)
+  live.model, live.cached = fit_node(live, view, opts.seed, live.key, rows, opts.checkpoints)
+  native.on_progress(nil)
+end
+
+-- fit(composition, world, { folds, seed, progress, state, checkpoints }) → runner.
 -- Inside: view instead of folds; until_node fits only what stands before that node.
 function fit(c, w, opts)
   local view = opts.view or w:view(opts.folds)
@@ -157,10 +183,7 @@ function fit(c, w, opts)
   local n_recalls = 0
   for _, node in ipairs(c.nodes) do
     if wanted[node.name] then
-      local live = {
-        name = node.name, agent = node.agent, role = node.role, from = node.from, n = node.n, knobs = node.knobs, slate = native.slate(), inputs = {},
-        ctx = { knobs = agent.live(node.agent, node.knobs), data = view.data, inputs = { unpack(node.from) }, feature = w.feature },
-      }
+      local live = enliven(node, w, view)
       if node.role == "recall" then
         live.bit = 2 ^ n_recalls
         n_recalls = math.min(n_recalls + 1, 31)
@@ -174,10 +197,7 @@ function fit(c, w, opts)
         if node.role == "rank" and not native.exists(("%s/artifacts/%s.evm"):format(native.home, live.key)) then
           rows = ranker_rows(c, node, w, view, opts)
         end
-        if opts.progress then opts.progress("fitting " .. node.name) end
-        native.on_progress(opts.progress and function(what, done, all, loss) opts.progress(("fitting %s: %s"):format(node.name, what), done, all, loss) end)
-        live.model, live.cached = fit_node(node, view, opts.seed, live.key, rows)
-        native.on_progress(nil)
+        fit_live(live, view, opts, rows)
         live.seconds = native.now() - started
       end
       for i, input in ipairs(node.from) do live.inputs[i] = self.by_name[input].slate end
@@ -189,6 +209,31 @@ function fit(c, w, opts)
   return self
 end
 runner.fit = fit
+
+-- fit_clicks(composition, world, { folds, seed, progress, positive_rating }) → runner of the composition's ranker alone. It
+-- learns from impressions: the interactions of the folds, clicked when rated positive_rating or more. What feeds it is not asked.
+function runner.fit_clicks(c, w, opts)
+  local view, node = w:view(opts.folds), nil
+  for _, n in ipairs(c.nodes) do
+    if n.name == c.output then node = n end
+  end
+  if node.role ~= "rank" or not node.agent.fit then
+    native.raise("invalid", ("%s: clicks are told by a ranker, and the output '%s' is of role %s"):format(c.name, node.name, node.role))
+  end
+  local live = enliven(node, w, view)
+  local self = setmetatable({ composition = c, world = w, view = view, folds = opts.folds, list = { live }, by_name = { [live.name] = live } }, Runner)
+  self.output, self.n = live, 20
+  local started = native.now()
+  live.key = artifact_key(node, w, view, opts.seed, nil, opts.positive_rating)
+  local rows
+  if not native.exists(("%s/artifacts/%s.evm"):format(native.home, live.key)) then
+    rows = w.snapshot:view(opts.folds) -- a handle of its own: the rows and the artifact path are set on it
+    native.data_click_rows(rows, opts.positive_rating)
+  end
+  fit_live(live, view, opts, rows)
+  live.seconds = native.now() - started
+  return self
+end
 
 -- The agents' learning state: arrays shared by all processes, kept by agent and name, whatever the version.
 function Runner:open_state()
@@ -241,6 +286,15 @@ function Runner:answer(requests, row)
   local slate = self.output.slate
   slate:truncate(self.n)
   return slate
+end
+
+-- What the ranker of a runner of clicks says of a slate: its logits become the scores.
+function Runner:score(requests, row, slate)
+  local node = self.output
+  native.request_select(requests, row)
+  native.request_set_n(requests, math.max(1, #slate))
+  local ok, message = pcall(node.agent.act, node.model, requests, slate, node.ctx)
+  if not ok then error(("node %s: act: %s"):format(node.name, tostring(message)), 0) end
 end
 
 -- recommend{ user = index or nil, history = {items, oldest first}, seen = {items}, n } → slate

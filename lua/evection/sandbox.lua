@@ -50,7 +50,7 @@ function sandbox.environment(modules)
   env._G = env
   function env.require(name)
     local module = modules and modules[name]
-    if module == nil then error(("require '%s': agents may require evection.agent and evection.space"):format(tostring(name)), 2) end
+    if module == nil then error(("require '%s': agents may require evection.agent, evection.space and evection.nn"):format(tostring(name)), 2) end
     return module
   end
   return env

@@ -53,6 +53,11 @@ const char *ev_opt_home(const json_t *opts); /* --home, else $EVECTION_HOME, els
  * the function prints for people itself. */
 ev_status ev_cli_lua(json_t *opts, const char *module, const char *fn);
 
+/* ---- Interruption and deadlines ------------------------------------------------------------------------*/
+void ev_watch_interrupts(void);                   /* Ctrl-C sets the flag of core.h; the third one kills */
+ev_status ev_watch_scripts(const json_t *opts);   /* from now on Ctrl-C, and the --timeout among opts, end also what does not look at the flag */
+bool ev_watch_late(void);                         /* --timeout has passed */
+
 /* ---- Data sets -----------------------------------------------------------------------------------------*/
 ev_status ev_data_path(const json_t *opts, const char *name, char out[4096], bool make); /* $EVECTION_HOME/data/NAME.evs; the name is checked, the folder made */
 ev_status ev_data_open(const json_t *opts, const char *name, ev_snapshot **out);

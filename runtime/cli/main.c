@@ -196,15 +196,6 @@ static ev_status read_options(const ev_verb *v, int argc, char **argv, json_t *o
   return EV_OK;
 }
 
-static void on_interrupt(int sig) {
-  static volatile sig_atomic_t times;
-  ev_interrupt();
-  if (++times >= 3) { /* somebody means it */
-    signal(sig, SIG_DFL);
-    raise(sig);
-  }
-}
-
 /* The kernels OpenBLAS should use where it chooses badly. Version 0.3.21 calls every Intel model it has not heard of a
  * Prescott, which costs five times the speed; and it gives Zen 4, which does 512-bit operations in two halves, the
  * AVX-512 kernels, where those for AVX2 measured 5 to 10 % faster. NULL: it knows better. */
@@ -255,8 +246,7 @@ int main(int argc, char **argv) {
   if (status == EV_OK && help) {
     print_verb_help(v);
   } else if (status == EV_OK) {
-    struct sigaction action = {.sa_handler = on_interrupt};
-    sigaction(SIGINT, &action, NULL);
+    ev_watch_interrupts();
     signal(SIGPIPE, SIG_IGN);
     int64_t threads = ev_opt_int(opts, "threads", 0);
     if (threads < 0 || threads > 256) status = ev_fail(EV_EINVAL, "--threads: %lld is not between 0 and 256", (long long)threads);
@@ -265,6 +255,7 @@ int main(int argc, char **argv) {
     if (status == EV_OK && (fflush(stdout) != 0 || ferror(stdout))) status = ev_fail_errno("cannot write to standard output");
   }
   json_decref(opts);
+  if (status == EV_EINTR && ev_watch_late()) status = ev_fail(EV_ELIMIT, "ran out of time (--timeout)");
   if (status == EV_EINTR) fprintf(stderr, "evection: interrupted\n");
   else if (status != EV_OK) fprintf(stderr, "evection: %s\n", ev_error());
   return exit_code(status);

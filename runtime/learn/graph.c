@@ -13,7 +13,8 @@
 #define AXES_MAX 64
 #define NAME_MAX_BYTES 40
 
-static const ev_op *const tables[] = {ev_ops_pointwise, ev_ops_reduce, ev_ops_normal, ev_ops_matmul, ev_ops_layout, ev_ops_gather, ev_ops_sequence, ev_ops_gru, ev_ops_sparse};
+static const ev_op *const tables[] = {ev_ops_pointwise, ev_ops_reduce, ev_ops_normal,   ev_ops_matmul, ev_ops_layout,
+                                      ev_ops_gather,    ev_ops_bag,    ev_ops_sequence, ev_ops_gru,    ev_ops_sparse};
 
 /* ---- Shapes --------------------------------------------------------------------------------------------*/
 size_t ev_shape_size(const ev_shape *s) {
@@ -71,7 +72,7 @@ ev_status ev_graph_new(ev_graph **out, uint64_t seed, uint64_t max_bytes) {
   return EV_ENOMEM;
 }
 
-static void sparse_free(ev_sparse *s) {
+static void sparse_free(ev_edges *s) {
   if (s == NULL) return;
   ev_free(s->ptr);
   ev_free(s->t_ptr);
@@ -227,9 +228,9 @@ static ev_status check_sparse(const ev_graph *g, const char *name, size_t n_rows
   return EV_OK;
 }
 
-static ev_status sparse_new(ev_sparse **out, size_t n_rows, size_t n_cols, const uint64_t *ptr, const uint32_t *idx, const float *values) {
+static ev_status sparse_new(ev_edges **out, size_t n_rows, size_t n_cols, const uint64_t *ptr, const uint32_t *idx, const float *values) {
   size_t n = ptr[n_rows];
-  ev_sparse *s = *out = ev_zalloc(1, sizeof *s);
+  ev_edges *s = *out = ev_zalloc(1, sizeof *s);
   if (s == NULL) return EV_ENOMEM;
   s->n_rows = n_rows;
   s->n_cols = n_cols;
@@ -277,15 +278,17 @@ ev_status ev_graph_sparse(ev_graph *g, ev_tensor *out, const char *name, size_t 
 }
 
 /* ---- Operators -----------------------------------------------------------------------------------------*/
-static const ev_op *find_op(const char *name) {
+/* One word may name two that take different numbers of tensors: max (x, y) and max (x). */
+static const ev_op *find_op(const char *name, size_t n_in) {
+  const ev_op *found = NULL;
   for (size_t t = 0; t < sizeof tables / sizeof *tables; t++)
     for (const ev_op *op = tables[t]; op->name != NULL; op++)
-      if (strcmp(op->name, name) == 0) return op;
-  return NULL;
+      if (strcmp(op->name, name) == 0 && (found == NULL || (n_in >= op->min_in && n_in <= op->max_in))) found = op;
+  return found;
 }
 
 ev_status ev_graph_op(ev_graph *g, ev_tensor *out, const char *name, const ev_tensor *in, size_t n_in, const double *attr, size_t n_attr) {
-  const ev_op *op = find_op(name);
+  const ev_op *op = find_op(name, n_in);
   if (op == NULL) return ev_fail(EV_EINVAL, "%sthere is no operator '%s'", g->where, name);
   if (n_in < op->min_in || n_in > op->max_in) return ev_fail(EV_EINVAL, "%s%s takes %u to %u tensors, not %zu", g->where, name, op->min_in, op->max_in, n_in);
   if (n_attr < op->min_attr || n_attr > op->max_attr) return ev_fail(EV_EINVAL, "%s%s takes %u to %u numbers, not %zu", g->where, name, op->min_attr, op->max_attr, n_attr);

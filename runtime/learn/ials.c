@@ -250,4 +250,4 @@ static ev_status score(const ev_model *m, const ev_requests *r, const uint32_t *
   return status;
 }
 
-const ev_kind ev_kind_factors = {"factors", open_kind, close_kind, recall, score};
+const ev_kind ev_kind_factors = {"factors", open_kind, close_kind, recall, score, NULL};

@@ -77,4 +77,4 @@ static ev_status score(const ev_model *m, const ev_requests *r, const uint32_t *
   return EV_OK;
 }
 
-const ev_kind ev_kind_item_scores = {"item_scores", open_kind, close_kind, recall, score};
+const ev_kind ev_kind_item_scores = {"item_scores", open_kind, close_kind, recall, score, NULL};

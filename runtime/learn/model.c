@@ -1,9 +1,12 @@
 /* model.c - opens a model file as what its kind says it is, and passes questions on. */
+#include <stdatomic.h>
 #include <string.h>
 
 #include "kinds.h"
 
-static const ev_kind *const kinds[] = {&ev_kind_item_scores, &ev_kind_item_graph, &ev_kind_item_linear, &ev_kind_factors, &ev_kind_ranker};
+static const ev_kind *const kinds[] = {&ev_kind_item_scores, &ev_kind_item_graph, &ev_kind_item_linear, &ev_kind_factors, &ev_kind_graph_filter,
+                                      &ev_kind_vectors,     &ev_kind_encoder,    &ev_kind_ranker,      &ev_kind_gbdt,
+                                      &ev_kind_network};
 
 ev_status ev_model_array(const ev_model *m, const char *name, ev_dtype dtype, size_t rows, size_t cols, const void **out) {
   ev_array a;
@@ -53,6 +56,7 @@ fail:
 void ev_model_close(ev_model *m) {
   if (m == NULL) return;
   if (m->kind != NULL && m->kind->close != NULL) m->kind->close(m);
+  ev_fields_free(m->fields);
   ev_pack_close(m->pack);
   ev_free(m);
 }
@@ -75,4 +79,50 @@ ev_status ev_model_score(const ev_model *m, const ev_requests *r, const uint32_t
   for (size_t i = 0; i < n; i++)
     if (items[i] >= m->n_items) return ev_fail(EV_EINVAL, "item %u: the model knows %zu", items[i], m->n_items);
   return m->kind->score(m, r, items, n, out);
+}
+
+/* ---- Ranking -------------------------------------------------------------------------------------------*/
+static ev_status ranks(const ev_model *m) {
+  return m->kind->rank != NULL ? EV_OK : ev_fail(EV_EINVAL, "a model of kind %s does not rank", m->kind->name);
+}
+
+ev_status ev_ranker_score(const ev_model *m, const ev_snapshot *s, ev_slate *slate, uint32_t user, float *out) {
+  EV_TRY(ranks(m));
+  ev_row_reader *r = NULL;
+  size_t n = ev_slate_n(slate);
+  float *result = ev_alloc(n, sizeof *result);
+  ev_status status = result == NULL ? EV_ENOMEM : ev_row_reader_of_slate(&r, m->fields, s, slate, user);
+  if (status == EV_OK) status = m->kind->rank(m, r, 0, n, result);
+  if (status == EV_OK) memcpy(out, result, n * sizeof *out); /* out may be the slate's own score, which is a feature too */
+  ev_row_reader_free(r);
+  ev_free(result);
+  return status;
+}
+
+typedef struct ranking {
+  const ev_model *m;
+  const ev_row_reader *r;
+  float *out;
+  atomic_int failed; /* an ev_status */
+} ranking;
+
+static void rank_rows(void *ctx, size_t begin, size_t end, int worker) {
+  (void)worker;
+  ranking *x = ctx;
+  if (atomic_load(&x->failed) != EV_OK) return;
+  ev_status status = ev_interrupted() ? EV_EINTR : x->m->kind->rank(x->m, x->r, begin, end, x->out + begin);
+  if (status != EV_OK) atomic_store(&x->failed, (int)status);
+}
+
+ev_status ev_ranker_score_rows(const ev_model *m, const ev_snapshot *s, const ev_rank_rows *rows, float *out) {
+  EV_TRY(ranks(m));
+  ranking x = {.m = m, .out = out};
+  ev_row_reader *r;
+  EV_TRY(ev_row_reader_of_rows(&r, m->fields, s, rows));
+  x.r = r;
+  ev_parallel_for(rows->n_rows, 1024, rank_rows, &x);
+  ev_row_reader_free(r);
+  ev_status status = (ev_status)atomic_load(&x.failed);
+  if (status == EV_EINTR) return ev_fail(status, "interrupted");
+  return status == EV_OK ? EV_OK : ev_fail(status, "%zu rows could not be scored", rows->n_rows); /* the reason stayed with its thread */
 }

@@ -62,6 +62,8 @@ typedef struct ev_kernels {
   float (*exp_sum)(float *out, const float *x, float shift, float temperature, size_t n); /* out = e^((x − shift) / temperature); its sum */
   size_t (*above)(const float *x, size_t i, size_t n, float bound); /* next i with x[i] > bound, or n */
   void (*affine)(float *out, float alpha, const float *scales, const float *bias, size_t n); /* out = out · alpha · scales + bias; either may be NULL */
+  /* out[w] = alpha Σ_e weights[idx[e]] x[idx[e] · stride + w] + beta out[w], in the order of e; beta 0: out is not read */
+  void (*gather)(float *out, const float *x, size_t stride, const uint32_t *idx, const float *weights, size_t n, float alpha, float beta, size_t width);
   const ev_form_kernels *forms[4];                                  /* by ev_form */
   const ev_element_kernels *elements;
   const ev_tile_kernels *tiles;

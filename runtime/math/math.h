@@ -199,4 +199,30 @@ size_t ev_sym_at(size_t i, size_t j);              /* where element (i, j) stand
 ev_status ev_sym_inverse(float *a, size_t n);      /* in place inverse of a positive definite matrix through Cholesky; threaded, same bits for any thread count; EV_EINVAL when not positive definite; EV_EINTR */
 void ev_sym_add_row(float *out, const float *a, float alpha, size_t i, size_t begin, size_t end); /* out[j - begin] += alpha a(i, j) for j in [begin, end) */
 
+/* ---- Sparse matrices -----------------------------------------------------------------------------------
+ * A pattern of ones, kept by rows and by columns, between two diagonal matrices: A(i, j) = row_weight[i] col_weight[j]. */
+typedef struct ev_sparse { /* everything borrowed */
+  size_t n_rows, n_cols;
+  const uint64_t *row_ptr, *col_ptr; /* (n_rows + 1), (n_cols + 1) */
+  const uint32_t *row_idx, *col_idx; /* columns of each row, rows of each column: the same entries */
+  const float *row_weight, *col_weight; /* (n_rows), (n_cols) */
+} ev_sparse;
+
+ev_sparse ev_sparse_transposed(const ev_sparse *a);
+/* out = alpha A x + beta out, out (n_rows, width) and x (n_cols, width) with rows so many floats apart; beta 0: out is not
+ * read. Every gathered row is a block of `width` floats. Threaded over rows, the same bits for any number of threads. */
+void ev_sparse_mul(float *out, size_t out_stride, const ev_sparse *a, const float *x, size_t x_stride, size_t width, float alpha, float beta);
+
+typedef struct ev_svd_options {
+  size_t k;            /* triplets wanted, 1 … min(n_rows, n_cols) */
+  float tolerance;     /* |AᵀA v − σ² v| <= tolerance σ₁² of each; single precision reaches about 1e-6 */
+  unsigned max_rounds; /* restarts before what there is, is taken */
+  uint64_t seed;
+  void (*report)(void *ctx, double done, double residual); /* NULL: silent. done: share of k within the tolerance */
+  void *ctx;
+} ev_svd_options;
+/* The k largest singular values and their right vectors, by block Lanczos with full orthogonalisation and thick restarts.
+ * @param[out] sigma (k), descending  @param[out] v (n_cols, k), row-major. EV_EINVAL, EV_ENOMEM, EV_EINTR. */
+ev_status ev_sparse_svd(float *sigma, float *v, const ev_sparse *a, const ev_svd_options *o);
+
 #endif

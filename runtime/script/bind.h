@@ -22,6 +22,8 @@
 #define EV_ROWS "ev.rows"
 #define EV_INDEX "ev.index"
 #define EV_ITEMS "ev.items"
+#define EV_GRAPH "ev.graph"   /* a net */
+#define EV_TENSOR "ev.tensor"
 
 /* Raises the thread's last error as { status, message }; never returns. */
 int ev_lua_fail(lua_State *L, ev_status status);
@@ -71,10 +73,36 @@ typedef struct ev_ldata {
   ev_view *view;        /* owned; its snapshot is anchored */
   ev_rank_rows *rows;   /* owned; what a ranker learns from, or NULL */
   char *artifact;       /* owned; where a fit writes, or NULL: this handle cannot fit */
+  char *checkpoint;     /* owned; where trainings of this fit keep what they have reached, or NULL: nowhere */
+  double checkpoint_s;  /* between two of them */
   uint64_t seed;        /* of a fit that does not name one */
   unsigned n_fits;      /* models made so far: each has its own file */
+  unsigned n_discarded; /* of them */
+  unsigned n_trainings; /* likewise: each has its own checkpoint */
 } ev_ldata;
 ev_ldata *ev_lua_data(lua_State *L, int arg);
+ev_ldata *ev_lua_new_data(lua_State *L, int of); /* pushed, empty; anchored to the snapshot or the data at `of` */
+#define EV_DATA_MODELS 16 /* that one fit may have at a time */
+
+/* A fit of the data at argument 1, its options at 2: where it writes; and the model that it made, pushed. */
+typedef struct ev_lfit {
+  ev_ldata *data;
+  char path[4096];
+  ev_progress progress;
+} ev_lfit;
+void ev_lua_fit_begin(lua_State *L, ev_lfit *f);
+int ev_lua_fit_end(lua_State *L, ev_lfit *f, ev_status status);
+
+#define EV_NAMES_MAX 64 /* in a list of columns */
+/* The feature columns that are used where none are named: numbers, and tokens that as a rule at least four rows share (a column
+ * with a value for every row says who somebody is, not what he is like). */
+size_t ev_lua_describing_columns(const ev_snapshot *s, ev_side side, const char *out[EV_NAMES_MAX]);
+
+/* Nets and their tensors (bind_graph.c). */
+ev_graph *ev_lua_graph(lua_State *L, int arg);                /* as long as a handle of it stands on the stack or is anchored */
+void ev_lua_push_tensor(lua_State *L, int net, ev_tensor t);  /* net: stack index of its net, which it keeps alive */
+ev_tensor ev_lua_tensor(lua_State *L, int arg, ev_graph *of); /* a tensor of this net, or an error */
+void ev_lua_place(lua_State *L, ev_graph *g);                 /* what is recorded next stands where the script is now */
 
 /* One asker, or a row of a batch of them. */
 typedef struct ev_lbatch {
@@ -118,5 +146,8 @@ void ev_bind_eval(lua_State *L);
 void ev_bind_ledger(lua_State *L);
 void ev_bind_index(lua_State *L);
 void ev_bind_items(lua_State *L);
+void ev_bind_graph(lua_State *L);
+void ev_bind_train(lua_State *L);
+void ev_bind_batches(lua_State *L); /* after data, models and graphs: it gives them methods */
 
 #endif

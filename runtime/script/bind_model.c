@@ -12,7 +12,11 @@
 #define RECALL_MAX 65536
 
 ev_lrequest *ev_lua_request(lua_State *L, int arg) { return luaL_checkudata(L, arg, EV_REQUEST); }
-ev_lmodel *ev_lua_model(lua_State *L, int arg) { return luaL_checkudata(L, arg, EV_MODEL); }
+ev_lmodel *ev_lua_model(lua_State *L, int arg) {
+  ev_lmodel *h = luaL_checkudata(L, arg, EV_MODEL);
+  if (h->model == NULL) luaL_error(L, "the model was discarded");
+  return h;
+}
 
 ev_requests ev_lua_one(const ev_lrequest *q) {
   ev_requests r = q->batch.r;
@@ -207,7 +211,7 @@ static int model_open(lua_State *L) {
 }
 
 static int model_close(lua_State *L) {
-  ev_lmodel *h = ev_lua_model(L, 1);
+  ev_lmodel *h = luaL_checkudata(L, 1, EV_MODEL);
   ev_model_close(h->model);
   ev_free(h->ids);
   ev_free(h->scores);

@@ -116,21 +116,44 @@ ev_status ev_view_new(ev_view **out, const ev_snapshot *s, unsigned folds) {
   return status;
 }
 
+/* Marks at most n users of two interactions or more, each choice of so many as likely as another (Knuth's algorithm S). */
+static ev_status choose_users(uint8_t *chosen, const ev_csr *m, size_t n, uint64_t seed) {
+  size_t left = 0;
+  ev_rng r;
+  for (size_t u = 0; u < m->n_rows; u++) left += m->ptr[u + 1] - m->ptr[u] >= 2;
+  if (left >= EV_NONE) return ev_fail(EV_ELIMIT, "%zu users", left);
+  ev_rng_seed(&r, seed, 0);
+  for (size_t u = 0; u < m->n_rows; u++) {
+    if (m->ptr[u + 1] - m->ptr[u] < 2) continue;
+    chosen[u] = ev_rng_below(&r, (uint32_t)left--) < n;
+    n -= chosen[u];
+  }
+  return EV_OK;
+}
+
 ev_status ev_view_split(ev_view **rest, ev_view **held, const ev_view *v, double share, uint64_t seed) {
+  return ev_view_hold(rest, held, v, share, SIZE_MAX, seed);
+}
+
+ev_status ev_view_hold(ev_view **rest, ev_view **held, const ev_view *v, double share, size_t max_users, uint64_t seed) {
   *rest = *held = NULL;
   const ev_snapshot *s = v->snapshot;
   const uint64_t *all = ev_snapshot_user_ptr(s);
+  const uint32_t *items = ev_snapshot_items(s);
   const uint8_t *fold = ev_snapshot_folds(s);
   size_t n = ev_snapshot_n_interactions(s), n_users = ev_snapshot_n_users(s);
-  uint8_t *keep = ev_zalloc(n, 1), *hold = ev_zalloc(n, 1);
+  uint8_t *keep = ev_zalloc(n, 1), *hold = ev_zalloc(n, 1), *chosen = ev_zalloc(n_users, 1);
   uint32_t *mine = ev_alloc(n, sizeof *mine);
   ev_status status = EV_ENOMEM;
-  if (keep == NULL || hold == NULL || mine == NULL) goto done;
+  if (keep == NULL || hold == NULL || chosen == NULL || mine == NULL || choose_users(chosen, &v->by_user, max_users, seed) != EV_OK) goto done;
   for (size_t u = 0; u < n_users; u++) {
     size_t m = 0;
-    for (uint64_t i = all[u]; i < all[u + 1]; i++)
-      if (fold[i] & v->folds) mine[m++] = (uint32_t)i;
-    size_t take = m < 2 ? 0 : (size_t)ceil(share * (double)m);
+    for (uint64_t i = all[u], k = v->by_user.ptr[u]; i < all[u + 1] && k < v->by_user.ptr[u + 1]; i++) { /* v may be a part of its folds itself */
+      if (!(fold[i] & v->folds) || items[i] != v->by_user.idx[k]) continue;
+      mine[m++] = (uint32_t)i;
+      k++;
+    }
+    size_t take = chosen[u] ? (size_t)ceil(share * (double)m) : 0;
     if (m >= 2 && take >= m) take = m - 1;
     if (!ev_snapshot_sequential(s)) { /* a seeded choice: the last `take` after a shuffle of the user's own stream */
       ev_rng r;
@@ -153,6 +176,7 @@ ev_status ev_view_split(ev_view **rest, ev_view **held, const ev_view *v, double
 done:
   ev_free(keep);
   ev_free(hold);
+  ev_free(chosen);
   ev_free(mine);
   return status;
 }

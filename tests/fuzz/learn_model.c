@@ -52,7 +52,7 @@ static void fill(ev_slate *s) {
   }
 }
 
-static void seed_ranker(const char *path, unsigned n_dims) {
+static void seed_ranker(const char *path, unsigned n_dims, bool ids, bool trees) {
   static const char *const dense[] = {"score", "rank.x", "score.x"}, *const user_columns[] = {"age", "job"}, *const item_columns[] = {"genre", "year", "maker"};
   ev_rank_rows *rows;
   ev_slate *s = ev_slate_new();
@@ -63,8 +63,10 @@ static void seed_ranker(const char *path, unsigned n_dims) {
     FUZZ_REQUIRE(ev_rank_rows_add(rows, s, u, view->seen + view->by_user.ptr[u], view->by_user.ptr[u + 1] - view->by_user.ptr[u]) == EV_OK);
   }
   ev_ranker_options o = {.n_dims = n_dims, .epochs = 2, .learning_rate = 0.02f, .regularization = 1e-5f, .user_columns = user_columns,
-                         .item_columns = item_columns, .n_user_columns = 2, .n_item_columns = 3, .seed = 1};
-  FUZZ_REQUIRE(ev_fit_ranker(path, snapshot, rows, &o, NULL) == EV_OK);
+                         .item_columns = item_columns, .n_user_columns = 2, .n_item_columns = 3, .ids = ids, .seed = 1};
+  ev_gbdt_options g = {.n_trees = 3, .n_leaves = 5, .n_bins = 16, .one_hot = 3, .learning_rate = 0.3f, .l2 = 1, .min_child_weight = 0.1f, .subsample = 1, .column_share = 1,
+                       .smoothing = 2, .user_columns = user_columns, .item_columns = item_columns, .n_user_columns = 2, .n_item_columns = 3, .ids = ids, .seed = 1};
+  FUZZ_REQUIRE((trees ? ev_fit_gbdt(path, snapshot, rows, &g, NULL) : ev_fit_ranker(path, snapshot, rows, &o, NULL)) == EV_OK);
   ev_rank_rows_free(rows);
   ev_slate_free(s);
 }
@@ -76,12 +78,17 @@ static void seed_file(const char *path) {
   ev_buf_free(&b);
 }
 
-/* What a fit never writes, with shapes that agree: features that the data has and the fields have not. */
-static void seed_forged_ranker(const char *path, const char *fields, size_t n_fields, size_t n_features) {
+/* What a fit never writes, with shapes that agree: features that the data has and the fields have not. slots: a digit a field. */
+static void seed_forged_ranker(const char *path, const char *fields, const char *slots, size_t n_features) {
   const float numbers[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+  const uint8_t known[8] = {1, 1, 1, 1, 1, 1, 1, 1};
   const double options[4] = {0, ITEMS, USERS, 1};
+  uint32_t n_slots[8];
+  size_t n_fields = strlen(slots);
   ev_pack_writer *w;
+  for (size_t i = 0; i < n_fields; i++) n_slots[i] = (uint32_t)(slots[i] - '0');
   FUZZ_REQUIRE(ev_pack_writer_open(&w, path, "ranker") == EV_OK && ev_pack_write(w, "fields", EV_U8, fields, strlen(fields), 1) == EV_OK);
+  FUZZ_REQUIRE(ev_pack_write(w, "slots", EV_U32, n_slots, n_fields, 1) == EV_OK && ev_pack_write(w, "known", EV_U8, known, n_features, 1) == EV_OK);
   FUZZ_REQUIRE(ev_pack_write(w, "mean", EV_F32, numbers, n_fields, 1) == EV_OK && ev_pack_write(w, "std", EV_F32, numbers, n_fields, 1) == EV_OK);
   FUZZ_REQUIRE(ev_pack_write(w, "w", EV_F32, numbers, n_features, 1) == EV_OK && ev_pack_write(w, "v", EV_F32, numbers, n_features, 1) == EV_OK);
   FUZZ_REQUIRE(ev_pack_write(w, "options", EV_F64, options, 4, 1) == EV_OK && ev_pack_writer_commit(w) == EV_OK);
@@ -106,13 +113,30 @@ static void make_seeds(void) {
   ev_ials_options ials = {.n_dims = 4, .epochs = 2, .unobserved_weight = 0.1f, .regularization = 0.01f, .frequency_power = 1, .init_std = 0.1f, .seed = 1};
   FUZZ_REQUIRE(ev_fit_ials(path, view, &ials, NULL) == EV_OK);
   seed_file(path);
-  seed_ranker(path, 0);
+  ev_markov_options markov = {.neighbours = 5, .window = 3, .decay = 0.8f, .backward = 0.5f, .from_power = 0.5f, .to_power = 0.5f, .shrink = 1, .half_life = 2};
+  FUZZ_REQUIRE(ev_fit_markov(path, view, &markov, NULL) == EV_OK);
   seed_file(path);
-  seed_ranker(path, 3);
+  ev_slim_options slim = {.l1 = 0.1f, .l2 = 1, .tolerance = 1e-3f}; /* with weights below 0 */
+  FUZZ_REQUIRE(ev_fit_slim(path, view, &slim, NULL) == EV_OK);
   seed_file(path);
-  seed_forged_ranker(path, "2 2 1 score\n2 0 0 rank.x\n", 2, 1);
-  seed_forged_ranker(path, "0 0 1 job\n", 1, 1);
-  seed_forged_ranker(path, "1 1 2 genre\n1 2 1 year\n1 0 3 maker\n", 3, 6);
+  for (unsigned late = 0; late < 2; late++) {
+    ev_graph_filter_options graph = {.n_dims = 3 * late, .user_power = 0.5f, .item_power = 0.5f, .low_pass = 0.3f, .low_pass_power = 0.5f, .blur_time = 1,
+                                     .blur_steps = 1 + late, .sharpen_time = 2, .sharpen_steps = 1, .sharpen_order = 1 + 3 * late, .late = late, .tolerance = 1e-3f, .seed = 1};
+    FUZZ_REQUIRE(ev_fit_graph_filter(path, view, &graph, NULL) == EV_OK);
+    seed_file(path);
+  }
+  seed_ranker(path, 0, false, false);
+  seed_file(path);
+  seed_ranker(path, 3, true, false);
+  seed_file(path);
+  for (int ids = 0; ids < 2; ids++) {
+    seed_ranker(path, 0, ids, true);
+    seed_file(path);
+  }
+  seed_forged_ranker(path, "2 2 1 score\n2 0 0 rank.x\n", "01", 1);
+  seed_forged_ranker(path, "0 0 1 job\n", "1", 1);
+  seed_forged_ranker(path, "0 3 1 \n", "1", 1);
+  seed_forged_ranker(path, "1 1 2 genre\n1 2 1 year\n1 0 3 maker\n", "101", 6);
   ev_ease_options ease = {.lambda = 5, .item_power_out = 0.1f}; /* megabytes, for it is made of whole tiles */
   FUZZ_REQUIRE(ev_fit_ease(path, view, &ease, NULL) == EV_OK);
   seed_file(path);
@@ -146,10 +170,32 @@ static void ask(const ev_model *m) {
   }
 }
 
+/* The rows as columns of a model that has fields: every code in range, whatever the file said. */
+static void columns(const ev_model *m, ev_slate *s) {
+  ev_fields *f;
+  ev_row_reader *r;
+  if (ev_fields_read(&f, ev_model_pack(m)) != EV_OK) return;
+  fill(s);
+  if (ev_row_reader_of_slate(&r, f, snapshot, s, 1) == EV_OK) {
+    size_t n = ev_slate_n(s), n_slots = ev_fields_n_slots(f), n_dense = ev_fields_n_dense(f);
+    uint32_t *codes = ev_alloc(n, n_slots * sizeof *codes);
+    float *weights = ev_alloc(n, n_slots * sizeof *weights), *values = ev_alloc(n, n_dense * sizeof *values);
+    FUZZ_REQUIRE(codes != NULL && weights != NULL && values != NULL);
+    ev_row_columns(codes, weights, values, r, NULL, 0, n, 0);
+    for (size_t i = 0; i < n * n_slots; i++) FUZZ_REQUIRE(codes[i] < ev_fields_n_features(f) && weights[i] >= 0 && weights[i] <= 1);
+    ev_free(codes);
+    ev_free(weights);
+    ev_free(values);
+    ev_row_reader_free(r);
+  }
+  ev_fields_free(f);
+}
+
 static void rank(const ev_model *m) {
   static const uint32_t users[] = {0, USERS - 1, USERS + 5, EV_NONE};
   ev_slate *s = ev_slate_new();
   FUZZ_REQUIRE(s != NULL);
+  columns(m, s);
   for (size_t i = 0; i < sizeof users / sizeof *users; i++) {
     fill(s);
     ev_status status = ev_ranker_score(m, snapshot, s, users[i], ev_slate_scores(s));

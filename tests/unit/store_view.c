@@ -125,12 +125,45 @@ static void a_cut_view_holds_out_a_share_of_each_user(void **s) {
   }
 }
 
+static void only_so_many_users_are_cut_and_a_part_is_cut_within_itself(void **s) {
+  (void)s;
+  static bool kept[1000], out[1000];
+  for (size_t round = 0; round < 20; round++) {
+    ev_snapshot *x = random_snapshot(round, true, round % 2 == 0 ? EV_SPLIT_LEAVE_ONE_OUT : EV_SPLIT_RATIO);
+    ev_view *v, *part, *before, *rest, *held;
+    size_t wanted = round % 7, cut = 0, able = 0;
+    assert_int_equal(ev_view_new(&v, x, EV_TRAIN | EV_VALID), EV_OK);
+    assert_int_equal(ev_view_split(&part, &before, v, 0.3, 5), EV_OK); /* what `before` holds must not come back */
+    assert_int_equal(ev_view_hold(&rest, &held, part, 0.4, wanted, round), EV_OK);
+    for (size_t u = 0; u < part->by_user.n_rows; u++) {
+      const uint64_t *p = part->by_user.ptr + u, *h = held->by_user.ptr + u;
+      size_t m = p[1] - p[0], taken = h[1] - h[0];
+      able += m >= 2;
+      cut += taken > 0;
+      assert_true(taken == 0 || taken == (size_t)ceil(0.4 * (double)m));
+      for (uint64_t i = ev_snapshot_user_ptr(x)[u]; i < ev_snapshot_user_ptr(x)[u + 1]; i++) {
+        uint32_t item = ev_snapshot_items(x)[i];
+        bool mine = ev_sorted_has(part->seen + p[0], m, item);
+        out[i] = ev_sorted_has(held->seen + h[0], taken, item);
+        kept[i] = mine && !out[i];
+        assert_true(mine || !out[i]);
+      }
+    }
+    assert_int_equal(cut, wanted < able ? wanted : able);
+    assert_views(rest, x, kept);
+    assert_views(held, x, out);
+    ev_view *all[] = {v, part, before, rest, held};
+    for (int i = 0; i < 5; i++) ev_view_free(all[i]);
+    ev_snapshot_close(x);
+  }
+}
+
 static void views_survive_faults(void **s) {
   (void)s;
   ev_snapshot *x = random_snapshot(1, true, EV_SPLIT_TIME);
   ev_view *v, *rest, *held;
   ASSERT_SURVIVES_FAULTS(ev_view_new(&v, x, EV_TRAIN), );
-  ASSERT_SURVIVES_FAULTS(ev_view_split(&rest, &held, v, 0.3, 1), );
+  ASSERT_SURVIVES_FAULTS(ev_view_hold(&rest, &held, v, 0.3, 5, 1), );
   ev_view_free(v);
   ev_view_free(rest);
   ev_view_free(held);
@@ -140,6 +173,7 @@ static void views_survive_faults(void **s) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_view_holds_its_folds_and_nothing_else), cmocka_unit_test(a_cut_view_holds_out_a_share_of_each_user),
+      cmocka_unit_test(only_so_many_users_are_cut_and_a_part_is_cut_within_itself),
       cmocka_unit_test(views_survive_faults),
   };
   return RUN(tests);

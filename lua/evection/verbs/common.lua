@@ -4,6 +4,8 @@ local native = require "evection.native"
 
 local common = {}
 
+common.CHECKPOINT_S = 60 -- between two checkpoints of a training: writing one takes well under a second
+
 local function value_of(text)
   if text == "true" then return true end
   if text == "false" then return false end

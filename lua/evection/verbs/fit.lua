@@ -16,6 +16,7 @@ function fit.main(opts)
   local w = world.open(opts.data or c.data)
   local ok, run = pcall(runner.fit, c, w, {
     folds = opts.refit and native.TRAIN + native.VALID or native.TRAIN, seed = common.number(opts, "seed", 0, 2 ^ 53) or 1, progress = progress,
+    checkpoints = common.number(opts, "checkpoint", 0, 1e6) or common.CHECKPOINT_S,
   })
   finish()
   if not ok then error(run, 0) end

@@ -1,0 +1,56 @@
+-- Vectors spread over the graph of who has what: a user is the mean of his own vector and of what 1, 2, … steps away says.
+local agent, space, nn = require "evection.agent", require "evection.space", require "evection.nn"
+
+-- Every user's and item's vectors after 0 … layers steps of A, averaged (He et al. 2020, equations 7 and 8).
+local function propagate(graph, user, item, layers)
+  local users, items = { user }, { item }
+  for k = 1, layers do
+    users[k + 1], items[k + 1] = graph:spmm(items[k]), graph:spmm(users[k], true)
+  end
+  return nn.mean_of(users), nn.mean_of(items)
+end
+
+return agent {
+  name = "light_gcn", role = "recall",
+  about = "Vectors propagated over the user-item graph (LightGCN).",
+  references = { "He, Deng, Wang, Li, Zhang, Wang: LightGCN: Simplifying and powering graph convolution network for recommendation, SIGIR 2020" },
+  space = {
+    n_dims    = space.logint(8, 512, 64),
+    layers    = space.int(1, 4, 3),
+    rate      = space.log(1e-4, 0.1, 0.005),
+    l2        = space.log(1e-7, 1, 1e-4),      -- on the vectors before propagation, of those in a batch
+    epochs    = space.int(1, 1000, 100),       -- at most: the best on pairs held out of the training data is kept
+    size      = space.logint(512, 65536, 8192), -- pairs a batch: large, since each step propagates the whole graph
+    init      = space.log(1e-4, 1, 0.1),
+    loss      = space.choice { "bpr", "bce", "cosine_contrastive", "sampled_softmax", "in_batch_softmax", default = "bpr" },
+    negatives = space.logint(1, 512, 4),
+    power     = space.linear(0, 1, 0),         -- of popularity, in drawing negatives: 0 is uniform
+    scheme = space.program [[{
+  loss = nn.loss[loss](),
+  sampler = loss ~= "in_batch_softmax" and nn.sampler.popularity(negatives, { power = power, shared = negatives > 16 }) or nil,
+  optimiser = nn.adam { rate = rate },
+  schedule = nn.schedule.constant(),
+  regulariser = nn.regulariser.l2(l2),
+}]],
+  },
+
+  fit = function(knobs, data)
+    local values = { nn = nn }
+    for name, value in pairs(knobs) do values[name] = value end
+    local scheme = knobs.scheme(values)
+    local train, held = nn.holdout(data, { share = 0.05, users = 5000 })
+    local net = nn.net { data = data }
+    local user = net:parameter("user", { data:n_users(), knobs.n_dims }, { init = "normal", scale = knobs.init })
+    local item = net:parameter("item", { data:n_items(), knobs.n_dims }, { init = "normal", scale = knobs.init })
+    local users, items = propagate(net:interactions(train, { user_power = 0.5, item_power = 0.5 }), user, item, knobs.layers)
+    local m = nn.match {
+      net = net, data = train, user = users, item = items, size = knobs.size, loss = scheme.loss, sampler = scheme.sampler,
+      regulariser = scheme.regulariser, regularised = { user = user, item = item }, cosine = scheme.cosine,
+    }
+    return nn.train {
+      data = data, net = net, batches = m.batches, loss = m.loss, optimiser = scheme.optimiser, schedule = scheme.schedule,
+      epochs = knobs.epochs, held = held, known = train,
+      model = function() return data:vectors { user = users, item = items, cosine = m.cosine } end,
+    }
+  end,
+}
