@@ -33,6 +33,7 @@ typedef struct ev_element_kernels {
   void (*softmax_back)(float *out, const float *g, const float *y, bool add, size_t rows, size_t cols);
   void (*log_softmax_back)(float *out, const float *g, const float *y, bool add, size_t rows, size_t cols);
   void (*logsumexp_back)(float *out, const float *g, const float *x, const float *y, bool add, size_t rows, size_t cols);
+  void (*max_back)(float *out, const float *g, const float *x, const float *y, bool add, size_t rows, size_t cols);
   void (*normalise)(float *out, float *inverse, const float *x, float epsilon, size_t rows, size_t cols);
   void (*normalise_back)(float *out, const float *g, const float *y, const float *inverse, bool add, size_t rows, size_t cols);
   void (*layer_norm)(float *out, float *stats, const float *x, const float *gain, const float *bias, float epsilon, size_t rows, size_t cols);

@@ -63,6 +63,7 @@ void ev_max_rows(float *out, const float *x, size_t rows, size_t cols);       /*
 void ev_softmax_back(float *out, const float *g, const float *y, bool add, size_t rows, size_t cols);      /* y: what softmax gave */
 void ev_log_softmax_back(float *out, const float *g, const float *y, bool add, size_t rows, size_t cols);
 void ev_logsumexp_back(float *out, const float *g, const float *x, const float *y, bool add, size_t rows, size_t cols); /* g, y (rows) */
+void ev_max_back(float *out, const float *g, const float *x, const float *y, bool add, size_t rows, size_t cols);       /* to the first of equals */
 void ev_normalise(float *out, float *inverse, const float *x, float epsilon, size_t rows, size_t cols); /* x / max(|x|, ε); inverse (rows), for what comes back */
 void ev_normalise_back(float *out, const float *g, const float *y, const float *inverse, bool add, size_t rows, size_t cols);
 /* (x − mean) / √(variance + ε) · gain + bias (Ba, Kiros, Hinton 2016). stats (rows, 2): mean, 1 / √(…), for what comes back. */
