@@ -12,6 +12,7 @@ return agent {
     hidden   = space.logint(8, 1024, 64),
     layers   = space.int(1, 4, 2),
     dropout  = space.linear(0, 0.9, 0.3),
+    field_dropout = space.linear(0, 0.9, 0.2), -- of a row's tokens: who and what is new is then nothing new
     structure = space.choice { "parallel", "stacked" },
     rate     = space.log(1e-5, 0.05, 2e-3),
     l2       = space.log(1e-8, 0.1, 1e-5),     -- weight decay of all parameters
@@ -35,7 +36,7 @@ return agent {
     local b = net:rows(data, {
       size = knobs.size, negatives_per_positive = knobs.negatives_per_positive, use_features = knobs.use_features, use_ids = knobs.use_ids,
     })
-    local f = nn.fields(net, b, knobs.n_dims)
+    local f = nn.fields(net, b, knobs.n_dims, { dropout = knobs.field_dropout })
     local crossed, rank = f.flat, math.min(knobs.rank, f.width)
     for i = 1, knobs.crosses do
       local name = "cross" .. i

@@ -10,6 +10,7 @@ return agent {
     hidden   = space.logint(8, 1024, 64),
     layers   = space.int(1, 4, 2),
     dropout  = space.linear(0, 0.9, 0.3),
+    field_dropout = space.linear(0, 0.9, 0.2), -- of a row's tokens: who and what is new is then nothing new
     rate     = space.log(1e-5, 0.05, 2e-3),
     l2       = space.log(1e-8, 0.1, 1e-5),     -- weight decay of all parameters
     epochs   = space.int(1, 100, 8),
@@ -32,7 +33,7 @@ return agent {
     local b = net:rows(data, {
       size = knobs.size, negatives_per_positive = knobs.negatives_per_positive, use_features = knobs.use_features, use_ids = knobs.use_ids,
     })
-    local f = nn.fields(net, b, knobs.n_dims)
+    local f = nn.fields(net, b, knobs.n_dims, { dropout = knobs.field_dropout })
     local sizes = { f.width }
     for _ = 1, knobs.layers do sizes[#sizes + 1] = knobs.hidden end
     sizes[#sizes + 1] = 1
