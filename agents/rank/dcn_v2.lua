@@ -7,17 +7,17 @@ return agent {
   references = { "Wang, Shivanna, Cheng, Jain, Lin, Hong, Chi: DCN V2: improved deep & cross network, WWW 2021" },
   space = {
     n_dims   = space.logint(2, 64, 8),
-    crosses  = space.int(1, 5, 2),
+    crosses  = space.int(1, 5, 1),
     rank     = space.logint(1, 256, 16),       -- of the crosses' matrices: x₀ ⊙ (U V x + b) + x
-    hidden   = space.logint(8, 1024, 64),
+    hidden   = space.logint(8, 1024, 128),
     layers   = space.int(1, 4, 2),
-    dropout  = space.linear(0, 0.9, 0.3),
-    field_dropout = space.linear(0, 0.9, 0.2), -- of a row's tokens: who and what is new is then nothing new
+    dropout  = space.linear(0, 0.9, 0.16),
+    field_dropout = space.linear(0, 0.9, 0.32), -- of a row's tokens: who and what is new is then nothing new
     structure = space.choice { "parallel", "stacked" },
-    rate     = space.log(1e-5, 0.05, 2e-3),
-    l2       = space.log(1e-8, 0.1, 1e-5),     -- weight decay of all parameters
+    rate     = space.log(1e-5, 0.05, 0.001),
+    l2       = space.log(1e-8, 0.1, 0.0002),     -- weight decay of all parameters
     epochs   = space.int(1, 100, 8),
-    size     = space.logint(64, 16384, 512),   -- rows a batch
+    size     = space.logint(64, 16384, 1024),   -- rows a batch
     negatives_per_positive = space.log(1, 100, 20),
     use_features = space.bool(true), -- feature columns of user and item, beside the recall scores
     use_ids  = space.choice { "clicks", "always", "never", default = "clicks" }, -- who and what itself; "clicks": where no recall scores tell

@@ -7,14 +7,14 @@ return agent {
   references = { "Guo, Tang, Ye, Li, He: DeepFM: a factorization-machine based neural network for CTR prediction, IJCAI 2017" },
   space = {
     n_dims   = space.logint(2, 64, 8),
-    hidden   = space.logint(8, 1024, 64),
-    layers   = space.int(1, 4, 2),
+    hidden   = space.logint(8, 1024, 128),
+    layers   = space.int(1, 4, 1),
     dropout  = space.linear(0, 0.9, 0.3),
-    field_dropout = space.linear(0, 0.9, 0.2), -- of a row's tokens: who and what is new is then nothing new
-    rate     = space.log(1e-5, 0.05, 2e-3),
-    l2       = space.log(1e-8, 0.1, 1e-5),     -- weight decay of all parameters
-    epochs   = space.int(1, 100, 8),
-    size     = space.logint(64, 16384, 512),   -- rows a batch
+    field_dropout = space.linear(0, 0.9, 0.26), -- of a row's tokens: who and what is new is then nothing new
+    rate     = space.log(1e-5, 0.05, 6e-3),
+    l2       = space.log(1e-8, 0.1, 4e-4),     -- weight decay of all parameters
+    epochs   = space.int(1, 100, 12),
+    size     = space.logint(64, 16384, 1024),   -- rows a batch
     negatives_per_positive = space.log(1, 100, 20),
     use_features = space.bool(true), -- feature columns of user and item, beside the recall scores
     use_ids  = space.choice { "clicks", "always", "never", default = "clicks" }, -- who and what itself; "clicks": where no recall scores tell
