@@ -13,8 +13,8 @@
 #define AXES_MAX 64
 #define NAME_MAX_BYTES 40
 
-static const ev_op *const tables[] = {ev_ops_pointwise, ev_ops_reduce, ev_ops_normal, ev_ops_matmul, ev_ops_layout, ev_ops_gather, ev_ops_sequence, ev_ops_gru, ev_ops_sparse,
-                                     ev_ops_bag};
+static const ev_op *const tables[] = {ev_ops_pointwise, ev_ops_reduce, ev_ops_normal,   ev_ops_matmul, ev_ops_layout,
+                                      ev_ops_gather,    ev_ops_bag,    ev_ops_sequence, ev_ops_gru,    ev_ops_sparse};
 
 /* ---- Shapes --------------------------------------------------------------------------------------------*/
 size_t ev_shape_size(const ev_shape *s) {
@@ -72,7 +72,7 @@ ev_status ev_graph_new(ev_graph **out, uint64_t seed, uint64_t max_bytes) {
   return EV_ENOMEM;
 }
 
-static void sparse_free(ev_sparse *s) {
+static void sparse_free(ev_edges *s) {
   if (s == NULL) return;
   ev_free(s->ptr);
   ev_free(s->t_ptr);
@@ -228,9 +228,9 @@ static ev_status check_sparse(const ev_graph *g, const char *name, size_t n_rows
   return EV_OK;
 }
 
-static ev_status sparse_new(ev_sparse **out, size_t n_rows, size_t n_cols, const uint64_t *ptr, const uint32_t *idx, const float *values) {
+static ev_status sparse_new(ev_edges **out, size_t n_rows, size_t n_cols, const uint64_t *ptr, const uint32_t *idx, const float *values) {
   size_t n = ptr[n_rows];
-  ev_sparse *s = *out = ev_zalloc(1, sizeof *s);
+  ev_edges *s = *out = ev_zalloc(1, sizeof *s);
   if (s == NULL) return EV_ENOMEM;
   s->n_rows = n_rows;
   s->n_cols = n_cols;
@@ -278,15 +278,12 @@ ev_status ev_graph_sparse(ev_graph *g, ev_tensor *out, const char *name, size_t 
 }
 
 /* ---- Operators -----------------------------------------------------------------------------------------*/
-/* The operator of this name that takes so many tensors (max is one of one, and of two), else one of the name. */
+/* One word may name two that take different numbers of tensors: max (x, y) and max (x). */
 static const ev_op *find_op(const char *name, size_t n_in) {
   const ev_op *found = NULL;
   for (size_t t = 0; t < sizeof tables / sizeof *tables; t++)
-    for (const ev_op *op = tables[t]; op->name != NULL; op++) {
-      if (strcmp(op->name, name) != 0) continue;
-      if (n_in >= op->min_in && n_in <= op->max_in) return op;
-      if (found == NULL) found = op;
-    }
+    for (const ev_op *op = tables[t]; op->name != NULL; op++)
+      if (strcmp(op->name, name) == 0 && (found == NULL || (n_in >= op->min_in && n_in <= op->max_in))) found = op;
   return found;
 }
 

@@ -27,7 +27,7 @@ INLINE VM below_u(VU a, VU b) { return (VM)(a < b); }
 INLINE V pick(VM m, V a, V b) { return _mm256_blendv_ps(b, a, m); }
 INLINE V two_to(V p, V k) {
   VI e = (VI)_mm256_cvtps_epi32(k), half = e >> 1;
-  return p * (V)((half + 127) << 23) * (V)((e - half + 127) << 23);
+  return p * (V)((VU)(half + 127) << 23) * (V)((VU)(e - half + 127) << 23);
 }
 
 /* Halves, then quarters, and so on. */

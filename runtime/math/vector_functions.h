@@ -1,8 +1,9 @@
 /* vector_functions.h - exp, log, tanh and their kin of a vector; after one of vector_*.h.
  *
  * exp and log are Cephes' (Moshier 1992). tanh and Φ are odd rational functions, fitted for this file: the least largest
- * error, relative, by an iteration of weighted least squares (Lawson 1961). Errors measured against double over a million
- * numbers a decade are in tests/unit/math_elements.c, which holds the functions to them. */
+ * relative error, by an iteration of weighted least squares (Lawson 1961). Against double, over every 211th float and on
+ * every instruction set, the worst is in units of the last place: exp 1.0, log 0.8, σ 2.3, softplus 2.4, x σ(x) 2.5,
+ * tanh 5.3; Φ has an absolute error of 2e-7. */
 INLINE V v_abs(V x) { return (V)((VI)x & 0x7fffffff); }
 
 INLINE V v_exp(V x) {
@@ -20,8 +21,8 @@ INLINE V v_exp(V x) {
 
 /* Of x >= 2^-126, finite: x = 2^k m with m in [√½, √2). */
 INLINE V v_log_normal(V x, V scale) {
-  VI bits = (VI)x, k = (bits - 0x3f3504f3) >> 23;
-  V f = (V)(bits - (k << 23)) - splat(1), e = __builtin_convertvector(k, V) + scale, f2 = f * f;
+  VU bits = (VU)x, k = (VU)((VI)(bits - 0x3f3504f3) >> 23);
+  V f = (V)(bits - (k << 23)) - splat(1), e = __builtin_convertvector((VI)k, V) + scale, f2 = f * f;
   V p = mul_add(f, splat(7.0376836292e-2f), splat(-1.1514610310e-1f));
   p = mul_add(p, f, splat(1.1676998740e-1f));
   p = mul_add(p, f, splat(-1.2420140846e-1f));
@@ -64,9 +65,9 @@ INLINE V v_tanh(V x) {
   return larger(splat(-1), smaller(splat(1), v * p / q)); /* rounding may pass 1 */
 }
 
-/* Φ(x), the share of a standard normal below x: ½ + x P(x²) / Q(x²) up to 5.4. */
+/* Φ(x), the share of a standard normal below x: ½ + x P(x²) / Q(x²) up to 5.4, where 3e-8 are left; then 0 or 1. */
 INLINE V v_normal_below(V x) {
-  V v = pick(below(x, splat(-5.4f)), splat(-5.4f), pick(below(splat(5.4f), x), splat(5.4f), x)), z = v * v;
+  V z = smaller(splat(5.4f * 5.4f), x * x);
   V p = mul_add(z, splat(2.35913671e-8f), splat(6.32356523e-6f));
   p = mul_add(p, z, splat(1.60683208e-4f));
   p = mul_add(p, z, splat(4.62889019e-3f));
@@ -77,5 +78,6 @@ INLINE V v_normal_below(V x) {
   q = mul_add(q, z, splat(2.81794593e-2f));
   q = mul_add(q, z, splat(0.249456108f));
   q = mul_add(q, z, splat(1));
-  return larger(splat(0), smaller(splat(1), mul_add(v, p / q, splat(0.5f))));
+  V y = larger(splat(0), smaller(splat(1), mul_add(x, p / q, splat(0.5f))));
+  return pick(below(x, splat(-5.4f)), splat(0), pick(below(splat(5.4f), x), splat(1), y));
 }

@@ -64,7 +64,7 @@ INLINE V smaller(V a, V b) { return pick((VM)(a < b), a, b); }
 
 INLINE V two_to(V p, V k) {
   VI e = __builtin_convertvector(k, VI), half = e >> 1;
-  return p * (V)((half + 127) << 23) * (V)((e - half + 127) << 23);
+  return p * (V)((VU)(half + 127) << 23) * (V)((VU)(e - half + 127) << 23);
 }
 
 INLINE float total(V v) { return (v[0] + v[2]) + (v[1] + v[3]); }

@@ -248,5 +248,5 @@ int main(void) {
       cmocka_unit_test(gathers_have_the_same_bits_for_any_threads),
       cmocka_unit_test(what_cannot_be_gathered_is_refused),
   };
-  return cmocka_run_group_tests(tests, NULL, NULL);
+  return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

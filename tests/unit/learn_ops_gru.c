@@ -32,7 +32,7 @@ static struct {
 static ev_tensor scene_now(ev_graph *g) {
   unsigned rows = now.capacity > now.rows ? new_axis(g, now.capacity, now.rows) : 0, sequences = now.n_capacity > now.n ? new_axis(g, now.n_capacity, now.n) : 0;
   ev_tensor x = now.leaf ? parameter(g, "x", DIMS(now.capacity, now.c), -1, 1) : live_rows(g, rows, "x", now.c);
-  ev_tensor w = parameter(g, "w", DIMS(now.c, 3 * now.d), -0.8, 0.8), u = parameter(g, "u", DIMS(now.d, 3 * now.d), -0.8, 0.8), bias = parameter(g, "bias", DIMS(3 * now.d), -0.5, 0.5);
+  ev_tensor w = parameter(g, "w", DIMS(now.c, 3 * now.d), -0.8, 0.8), u = parameter(g, "u", DIMS(now.d, 3 * now.d), -1.5 / sqrt((double)now.d), 1.5 / sqrt((double)now.d)), bias = parameter(g, "bias", DIMS(3 * now.d), -0.5, 0.5);
   uint32_t *lengths = calloc(now.n_capacity + 1, sizeof *lengths);
   assert_non_null(lengths);
   memcpy(lengths, now.lengths, now.n * sizeof *lengths);

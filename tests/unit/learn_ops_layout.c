@@ -191,5 +191,5 @@ int main(void) {
       cmocka_unit_test(layouts_are_the_same_for_any_threads),
       cmocka_unit_test(shapes_that_do_not_fit_are_refused),
   };
-  return cmocka_run_group_tests(tests, NULL, NULL);
+  return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

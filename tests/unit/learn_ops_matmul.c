@@ -298,5 +298,5 @@ int main(void) {
       cmocka_unit_test(dots_are_sums_and_have_their_gradients),
       cmocka_unit_test(dots_have_the_same_bits_for_any_threads),
   };
-  return cmocka_run_group_tests(tests, NULL, NULL);
+  return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
