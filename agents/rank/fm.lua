@@ -12,5 +12,6 @@ return agent {
     regularization = space.log(1e-6, 0.1, 0.01),
     negatives_per_positive = space.log(1, 100, 20),
     use_features   = space.bool(true), -- feature columns of user and item, beside the recall scores
+    use_ids        = space.choice { "clicks", "always", "never", default = "clicks" }, -- who and what itself; "clicks": where no recall scores tell
   },
 }

@@ -11,5 +11,6 @@ return agent {
     regularization = space.log(1e-8, 0.1, 1e-5),
     negatives_per_positive = space.log(1, 100, 20),
     use_features   = space.bool(true), -- feature columns of user and item, beside the recall scores
+    use_ids        = space.choice { "clicks", "always", "never", default = "clicks" }, -- who and what itself; "clicks": where no recall scores tell
   },
 }

@@ -3,6 +3,8 @@
 --   composition: ../compositions/hand_written.yaml   # beside the plan
 --   data: movielens
 --   reward: ../rewards/accuracy.yaml                 # or a metric: ndcg@20
+--   task: slates                                     # or clicks: what a ranker says of a fold's interactions; metrics auc, gauc, log_loss
+--   positive_rating: 4                               # clicks: rated so much or more
 --   evolve: ["*"]                                    # patterns of node.knob, * for anything
 --   proposers: [halving, tpe]                        # in this order; files of lua/evection/evolve or paths
 --   budget: { evaluations: 60, seconds: 1800 }
@@ -22,6 +24,7 @@ local plan = {}
 
 local fields = {
   name = "string", about = "string", composition = "string", data = "string", reward = "string", evolve = "table", proposers = "table",
+  task = "string", positive_rating = "number",
   budget = "table", promotion = "table", batch = "number", timeout_s = "number", memory_mb = "number", seed = "number",
 }
 
@@ -48,12 +51,28 @@ local means = { recall = true, ndcg = true, hit = true, precision = true, mrr = 
 local totals = { coverage = true, gini = true }
 local cutoffs = { ["5"] = true, ["10"] = true, ["20"] = true }
 
+local of_clicks = { auc = true, gauc = true, log_loss = true }
+
 local function measured(metric, bases)
   local base, k = tostring(metric):match "^(%l+)@(%d+)$"
   return base and bases[base] and cutoffs[k]
 end
 
+local function check_click_metrics(p, t, found)
+  for _, list in ipairs { p.reward and p.reward.objectives or {}, p.reward and p.reward.constraints or {} } do
+    for _, part in ipairs(list) do
+      if not of_clicks[part.metric] then
+        found:add(yaml.line(t, "reward") or 1, "the reward names '%s'; of clicks, auc, gauc and log_loss are measured", tostring(part.metric))
+      end
+    end
+  end
+  if not of_clicks[p.promotion.metric] then
+    found:add(yaml.line(t.promotion or {}, "metric") or 1, "promotion: '%s' is no metric of clicks, such as auc", tostring(p.promotion.metric))
+  end
+end
+
 local function check_metrics(p, t, found)
+  if p.task == "clicks" then return check_click_metrics(p, t, found) end
   for _, list in ipairs { p.reward and p.reward.objectives or {}, p.reward and p.reward.constraints or {} } do
     for _, part in ipairs(list) do
       if not measured(part.metric, means) and not measured(part.metric, totals) and not part.metric:match "^latency_p[59][09]_ms$" then
@@ -114,7 +133,10 @@ function plan.load(path)
   local p = { file = path, name = t.name or path, data = t.data, evolve = t.evolve or { "*" }, proposers = {}, source = t }
   p.composition, errors = compose.load(path_of(base, t.composition))
   if not p.composition then found:take(errors) end
-  if t.reward and t.reward:match "@" then p.reward = reward.of_metric(t.reward)
+  p.task, p.positive_rating = t.task or "slates", t.positive_rating
+  if p.task ~= "slates" and p.task ~= "clicks" then found:add(yaml.line(t, "task"), "task: '%s': slates and clicks can be measured", p.task) end
+  if p.task == "clicks" and of_clicks[t.reward or "auc"] then p.reward = reward.of_metric(t.reward or "auc")
+  elseif t.reward and t.reward:match "@" then p.reward = reward.of_metric(t.reward)
   elseif t.reward then
     p.reward, errors = reward.load(path_of(base, t.reward))
     if not p.reward then found:take(errors) end
@@ -143,7 +165,7 @@ function plan.load(path)
       found:add(yaml.line(promotion, key), "a promotion has no '%s'; metric and confidence are known", tostring(key))
     end
   end
-  p.promotion = { metric = promotion.metric or "ndcg@20", confidence = promotion.confidence or 0.95 }
+  p.promotion = { metric = promotion.metric or (p.task == "clicks" and "auc" or "ndcg@20"), confidence = promotion.confidence or 0.95 }
   if type(p.promotion.confidence) ~= "number" or p.promotion.confidence <= 0.5 or p.promotion.confidence >= 1 then
     found:add(yaml.line(promotion, "confidence"), "confidence must lie between 0.5 and 1")
   end
@@ -168,7 +190,8 @@ end
 -- identity(plan): everything that decides what a run does, as a plain table.
 function plan.identity(p)
   return {
-    composition = p.composition.hash, reward = p.reward, evolve = native.array(p.evolve), evaluations = p.evaluations, batch = p.batch,
+    composition = p.composition.hash, reward = p.reward, task = p.task ~= "slates" and p.task or nil, positive_rating = p.positive_rating,
+    evolve = native.array(p.evolve), evaluations = p.evaluations, batch = p.batch,
     promotion = p.promotion, proposers = native.array((function()
       local names = {}
       for i, proposer in ipairs(p.proposers) do names[i] = proposer.name end

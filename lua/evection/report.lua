@@ -55,7 +55,7 @@ function report.metrics(metrics)
       by_name[base][k] = report.interval(m)
       cuts[k] = true
     else
-      singles[#singles + 1] = { name, rank = 100, value = m.value }
+      singles[#singles + 1] = { name, text = m.low == m.high and ("%.3f"):format(m.value) or report.interval(m) }
     end
   end
   table.sort(rows, function(a, b) return a.rank < b.rank or (a.rank == b.rank and a[1] < b[1]) end)
@@ -63,10 +63,10 @@ function report.metrics(metrics)
   for k in pairs(cuts) do list[#list + 1] = tonumber(k) end
   table.sort(list)
   for _, k in ipairs(list) do columns[#columns + 1] = { tostring(k), "@" .. k } end
-  local text = report.table(rows, columns)
+  local text = #rows > 0 and report.table(rows, columns) .. "\n" or ""
   table.sort(singles, function(a, b) return a[1] < b[1] end)
-  for _, s in ipairs(singles) do text = text .. ("\n%s %.3f"):format(s[1], s.value) end
-  return text
+  for i, s in ipairs(singles) do text = ("%s%s%s %s"):format(text, i > 1 and "\n" or "", s[1], s.text) end
+  return (text:gsub("\n$", ""))
 end
 
 local function duration(s)

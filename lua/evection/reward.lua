@@ -75,8 +75,10 @@ function reward.load(source)
   return r
 end
 
--- of_metric(name): the reward that is one metric.
-function reward.of_metric(name) return { name = name, objectives = { { metric = name, weight = 1 } }, constraints = {}, penalty = 1 } end
+-- of_metric(name): the reward that is one metric; a loss counts negative.
+function reward.of_metric(name)
+  return { name = name, objectives = { { metric = name, weight = name:match "loss$" and -1 or 1 } }, constraints = {}, penalty = 1 }
+end
 
 local function value_of(metrics, name)
   local m = metrics[name]

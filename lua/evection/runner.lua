@@ -24,10 +24,10 @@ local function fit_knobs(node)
   return some
 end
 
-local function artifact_key(node, w, view, seed, upstream)
+local function artifact_key(node, w, view, seed, upstream, positive_rating)
   return native.hash(native.json_encode {
     format = FORMAT, agent = node.agent.hash, knobs = fit_knobs(node), data = w.hash, view = view.key, seed = seed,
-    upstream = upstream or "", held = upstream and HELD_SHARE or 0,
+    upstream = upstream or "", held = upstream and HELD_SHARE or 0, clicks = positive_rating,
   })
 end
 
@@ -141,6 +141,24 @@ local function upstream_key(nodes, name)
   return native.hash(native.json_encode(parts))
 end
 
+-- The node that runs.
+local function enliven(node, w, view)
+  return {
+    name = node.name, agent = node.agent, role = node.role, from = node.from, n = node.n, knobs = node.knobs, slate = native.slate(), inputs = {},
+    ctx = { knobs = agent.live(node.agent, node.knobs), data = view.data, inputs = { unpack(node.from) }, feature = w.feature },
+  }
+end
+
+local function fit_live(live, view, opts, rows)
+  local progress = opts.progress
+  if progress then progress("fitting " .. live.name) end
+  native.on_progress(progress and function(what, done, all, loss, more)
+    progress(("fitting %s: %s"):format(live.name, what), done, all, loss, more)
+  end)
+  live.model, live.cached = fit_node(live, view, opts.seed, live.key, rows, opts.checkpoints)
+  native.on_progress(nil)
+end
+
 -- fit(composition, world, { folds, seed, progress, state, checkpoints }) → runner.
 -- Inside: view instead of folds; until_node fits only what stands before that node.
 function fit(c, w, opts)
@@ -165,10 +183,7 @@ function fit(c, w, opts)
   local n_recalls = 0
   for _, node in ipairs(c.nodes) do
     if wanted[node.name] then
-      local live = {
-        name = node.name, agent = node.agent, role = node.role, from = node.from, n = node.n, knobs = node.knobs, slate = native.slate(), inputs = {},
-        ctx = { knobs = agent.live(node.agent, node.knobs), data = view.data, inputs = { unpack(node.from) }, feature = w.feature },
-      }
+      local live = enliven(node, w, view)
       if node.role == "recall" then
         live.bit = 2 ^ n_recalls
         n_recalls = math.min(n_recalls + 1, 31)
@@ -182,12 +197,7 @@ function fit(c, w, opts)
         if node.role == "rank" and not native.exists(("%s/artifacts/%s.evm"):format(native.home, live.key)) then
           rows = ranker_rows(c, node, w, view, opts)
         end
-        if opts.progress then opts.progress("fitting " .. node.name) end
-        native.on_progress(opts.progress and function(what, done, all, loss, more)
-          opts.progress(("fitting %s: %s"):format(node.name, what), done, all, loss, more)
-        end)
-        live.model, live.cached = fit_node(node, view, opts.seed, live.key, rows, opts.checkpoints)
-        native.on_progress(nil)
+        fit_live(live, view, opts, rows)
         live.seconds = native.now() - started
       end
       for i, input in ipairs(node.from) do live.inputs[i] = self.by_name[input].slate end
@@ -199,6 +209,31 @@ function fit(c, w, opts)
   return self
 end
 runner.fit = fit
+
+-- fit_clicks(composition, world, { folds, seed, progress, positive_rating }) → runner of the composition's ranker alone. It
+-- learns from impressions: the interactions of the folds, clicked when rated positive_rating or more. What feeds it is not asked.
+function runner.fit_clicks(c, w, opts)
+  local view, node = w:view(opts.folds), nil
+  for _, n in ipairs(c.nodes) do
+    if n.name == c.output then node = n end
+  end
+  if node.role ~= "rank" or not node.agent.fit then
+    native.raise("invalid", ("%s: clicks are told by a ranker, and the output '%s' is of role %s"):format(c.name, node.name, node.role))
+  end
+  local live = enliven(node, w, view)
+  local self = setmetatable({ composition = c, world = w, view = view, folds = opts.folds, list = { live }, by_name = { [live.name] = live } }, Runner)
+  self.output, self.n = live, 20
+  local started = native.now()
+  live.key = artifact_key(node, w, view, opts.seed, nil, opts.positive_rating)
+  local rows
+  if not native.exists(("%s/artifacts/%s.evm"):format(native.home, live.key)) then
+    rows = w.snapshot:view(opts.folds) -- a handle of its own: the rows and the artifact path are set on it
+    native.data_click_rows(rows, opts.positive_rating)
+  end
+  fit_live(live, view, opts, rows)
+  live.seconds = native.now() - started
+  return self
+end
 
 -- The agents' learning state: arrays shared by all processes, kept by agent and name, whatever the version.
 function Runner:open_state()
@@ -251,6 +286,15 @@ function Runner:answer(requests, row)
   local slate = self.output.slate
   slate:truncate(self.n)
   return slate
+end
+
+-- What the ranker of a runner of clicks says of a slate: its logits become the scores.
+function Runner:score(requests, row, slate)
+  local node = self.output
+  native.request_select(requests, row)
+  native.request_set_n(requests, math.max(1, #slate))
+  local ok, message = pcall(node.agent.act, node.model, requests, slate, node.ctx)
+  if not ok then error(("node %s: act: %s"):format(node.name, tostring(message)), 0) end
 end
 
 -- recommend{ user = index or nil, history = {items, oldest first}, seen = {items}, n } → slate

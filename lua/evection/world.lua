@@ -131,11 +131,93 @@ local function measure(w, run, opts, held, known, users)
   })
 end
 
+-- What a ranker says of the held interactions of these users.
+local function score_clicks(run, held, known, users, opts)
+  local clicks, slate = native.clicks(held.data, opts.positive_rating), native.slate()
+  for first = 1, #users, BATCH do
+    local some = {}
+    for i = first, math.min(first + BATCH - 1, #users) do some[#some + 1] = users[i] end
+    local requests = native.requests(known.data, some)
+    for row, user in ipairs(some) do
+      if row % 256 == 1 then progress_step(opts.progress, "scoring", first + row - 1, #users) end
+      clicks:fill(slate, held.data, user)
+      run:score(requests, row, slate)
+      clicks:put(slate, held.data, user)
+    end
+  end
+  return clicks
+end
+
+-- Two compositions, each with the knobs whose node it has.
+local function open_both(one, two, sets)
+  local opened, reached = {}, {}
+  for i, source in ipairs { one, two } do
+    local own, names = {}, {}
+    for _, node in ipairs(compose.open(source).nodes) do names[node.name] = true end
+    for path, value in pairs(sets) do
+      if names[path:match "^([^.]+)"] then own[path], reached[path] = value, true end
+    end
+    opened[i] = compose.open(source, own)
+  end
+  for path in pairs(sets) do
+    if not reached[path] then native.raise("invalid", ("--set %s: neither composition has such a node"):format(path)) end
+  end
+  return opened[1], opened[2]
+end
+
+-- How well a ranker tells which of the held interactions were rated positive_rating or more.
+local function evaluate_clicks(opts)
+  local start, seed, positive = native.now(), opts.seed or 1, opts.positive_rating or 4
+  local c, other
+  if type(opts.against) == "table" then
+    c, other = compose.open(opts.composition, opts.sets), compose.open(opts.against.composition, opts.against.sets)
+  elseif opts.against then
+    c, other = open_both(opts.composition, opts.against, opts.sets or {})
+  else
+    c = compose.open(opts.composition, opts.sets)
+  end
+  local w = type(opts.data) == "table" and opts.data or world.open(opts.data or c.data)
+  local fold, known_folds = parse_fold(opts.fold or "valid")
+  if opts.refit and fold ~= native.TEST then native.raise("invalid", "refit is for the test fold: it trains on the validation fold") end
+  local held, known = w:view(fold), w:view(known_folds)
+  local users = users_with(held.data, opts.users or 1, seed)
+  if held.data:n_interactions() == 0 then native.raise("invalid", ("%s has an empty %s fold"):format(w.name, opts.fold or "valid")) end
+  local fit_seconds = 0
+  local function clicks_of(composition)
+    local fit_start = native.now()
+    local run = runner.fit_clicks(composition, w, {
+      folds = opts.refit and native.TRAIN + native.VALID or native.TRAIN, seed = seed, progress = opts.progress, positive_rating = positive,
+    })
+    if composition == c then fit_seconds = native.now() - fit_start end
+    return score_clicks(run, held, known, users, { positive_rating = positive, progress = opts.progress })
+  end
+  local clicks = clicks_of(c)
+  local options = { bootstrap = opts.bootstrap, confidence = opts.confidence, seed = seed }
+  local metrics, n_rows, n_positive = clicks:measure(options)
+  local result = {
+    task = "clicks", metrics = metrics, reward = opts.reward and require "evection.reward".scalar(opts.reward, metrics) or nil,
+    data = w.name, data_hash = w.hash, fold = opts.fold or "valid", genome = c.hash, name = c.name, seed = seed,
+    n_users = #users, n_rows = n_rows, n_positive = n_positive, positive_rating = positive, fit_seconds = fit_seconds,
+  }
+  if other then
+    local theirs = clicks_of(other)
+    result.against = { name = other.name, genome = other.hash, metrics = (theirs:measure(options)), difference = clicks:compare(theirs, {
+      bootstrap = opts.bootstrap or 5000, confidence = opts.confidence, seed = seed }) }
+  end
+  result.seconds, result.max_rss_mb = native.now() - start, native.peak_rss_mb()
+  return result
+end
+
 -- evaluate{ composition, sets, data, fold, seed, users, refit, reward, per_user, cutoffs, bootstrap, progress, checkpoints } →
 -- { metrics, inner, reward, data, fold, genome, seed, n_users, seconds, max_rss_mb, per_user }. Raises on failure.
 -- users: share in (0, 1]. refit: fitted on train and validation (test only). reward: a reward table (reward.lua).
 -- per_user: names of metrics → arrays in the order of the users. inner: the agent's own measure, when it stands alone.
+-- task = "clicks": { task, positive_rating (4), against (another composition, whose nodes sets reach too, or { composition, sets }) } →
+-- metrics of clicks (auc, gauc, log_loss), n_rows, n_positive, against { name, genome, metrics, difference }; no inner, no per_user.
 function world.evaluate(opts)
+  if opts.task == "clicks" then return evaluate_clicks(opts) end
+  if opts.task and opts.task ~= "slates" then native.raise("invalid", ("task '%s': slates and clicks can be measured"):format(opts.task)) end
+  if opts.against then native.raise("invalid", "against compares what two rankers say of clicks: task clicks") end
   local start = native.now()
   local seed = opts.seed or 1
   local c = compose.open(opts.composition, opts.sets)

@@ -14,15 +14,18 @@ static const ev_option options[] = {
     {EV_OPT_INT, "seed", "N", "seed of everything random (default 1)"},
     {EV_OPT_REAL, "timeout", "SECONDS", "end after so long, with exit code 3 (default: never)"},
     {EV_OPT_REAL, "users", "SHARE", "a seeded sample of the users (default 1: all)"},
+    {EV_OPT_STRING, "task", "slates|clicks", "what is measured (default slates: the best unseen items); clicks: how well a ranker tells a fold's clicks"},
+    {EV_OPT_REAL, "positive-rating", "X", "clicks: an interaction rated X or more is one (default 4)"},
+    {EV_OPT_STRING, "against", "COMPOSITION", "clicks: a second ranker, compared on the same rows"},
     {EV_OPT_STRING, "cutoffs", "K,K…", "lengths of the lists that are measured (default 5,10,20)"},
     {EV_OPT_END, NULL, NULL, NULL},
 };
 
 const ev_verb ev_verb_eval = {
     .name = "eval",
-    .summary = "Measures a composition on a fold: every unseen item ranked, metrics with intervals.",
+    .summary = "Measures a composition on a fold: every unseen item ranked, or a fold's clicks told, metrics with intervals.",
     .arguments = "COMPOSITION|agent:NAME",
-    .example = "evection eval agent:ease --data movielens --set ease.lambda=100\nevection eval policies/compositions/hand_written.yaml --data movielens --fold test --refit --json",
+    .example = "evection eval agent:ease --data movielens --set ease.lambda=100\nevection eval policies/compositions/hand_written.yaml --data movielens --fold test --refit --json\nevection eval agent:fm --data movielens --task clicks --against agent:logistic",
     .options = options,
     .min_args = 1,
     .max_args = 1,

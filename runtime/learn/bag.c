@@ -29,7 +29,7 @@ static ev_status infer(const ev_graph *g, ev_node *n) {
 }
 
 typedef struct bag_job {
-  const ev_sparse *s;
+  const ev_edges *s;
   const uint32_t *ids;
   const float *x;  /* forward: (C, D); backward: (unique, D) sums of gradients */
   float *out;      /* forward: (N, D); backward: (C, D) */
@@ -78,7 +78,7 @@ static void backward_rows(void *ctx, size_t begin, size_t end, int worker) {
 
 static ev_status backward(ev_call *c) {
   if (c->grad_in[1] == NULL) return EV_OK;
-  const ev_sparse *s = c->sparse[0];
+  const ev_edges *s = c->sparse[0];
   const uint32_t *ids = c->ids[2];
   size_t n = ev_shape_size(&c->in_shape[2]), d = c->in_shape[1].dim[1];
   uint32_t *order = (void *)c->scratch, *starts = order + n, *scratch = starts + n + 1, *place = scratch + 2 * n;

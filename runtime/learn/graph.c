@@ -72,7 +72,7 @@ ev_status ev_graph_new(ev_graph **out, uint64_t seed, uint64_t max_bytes) {
   return EV_ENOMEM;
 }
 
-static void sparse_free(ev_sparse *s) {
+static void sparse_free(ev_edges *s) {
   if (s == NULL) return;
   ev_free(s->ptr);
   ev_free(s->t_ptr);
@@ -228,9 +228,9 @@ static ev_status check_sparse(const ev_graph *g, const char *name, size_t n_rows
   return EV_OK;
 }
 
-static ev_status sparse_new(ev_sparse **out, size_t n_rows, size_t n_cols, const uint64_t *ptr, const uint32_t *idx, const float *values) {
+static ev_status sparse_new(ev_edges **out, size_t n_rows, size_t n_cols, const uint64_t *ptr, const uint32_t *idx, const float *values) {
   size_t n = ptr[n_rows];
-  ev_sparse *s = *out = ev_zalloc(1, sizeof *s);
+  ev_edges *s = *out = ev_zalloc(1, sizeof *s);
   if (s == NULL) return EV_ENOMEM;
   s->n_rows = n_rows;
   s->n_cols = n_cols;

@@ -31,12 +31,12 @@
 typedef struct ev_op ev_op;
 typedef enum ev_node_kind { EV_NODE_INPUT, EV_NODE_IDS, EV_NODE_PARAMETER, EV_NODE_CONSTANT, EV_NODE_SPARSE, EV_NODE_OP } ev_node_kind;
 
-typedef struct ev_sparse { /* owned; both ways */
+typedef struct ev_edges { /* a sparse matrix by rows and by columns; owned */
   size_t n_rows, n_cols;
   uint64_t *ptr, *t_ptr;
   uint32_t *idx, *t_idx;
   float *values, *t_values; /* NULL: all 1 */
-} ev_sparse;
+} ev_edges;
 
 typedef struct ev_node {
   ev_node_kind kind;
@@ -51,7 +51,7 @@ typedef struct ev_node {
   bool differentiable;       /* a parameter lies below */
   float *values;             /* float leaves: owned */
   uint32_t *ids;             /* ids leaves: owned */
-  ev_sparse *sparse;         /* owned */
+  ev_edges *sparse;         /* owned */
   ev_init init;
   float scale, decay;        /* parameters */
 } ev_node;
@@ -76,7 +76,7 @@ typedef struct ev_call {
   float *out;                         /* forward: to be written; backward: what forward wrote (EV_BACK_OUT) */
   const float *in[EV_OP_INPUTS];      /* backward: with EV_BACK_IN */
   const uint32_t *ids[EV_OP_INPUTS];
-  const ev_sparse *sparse[EV_OP_INPUTS];
+  const ev_edges *sparse[EV_OP_INPUTS];
   const char *in_name[EV_OP_INPUTS];  /* for messages */
   const float *grad;                  /* backward: of the output, live rows */
   float *grad_in[EV_OP_INPUTS];       /* backward: where the input's gradient goes; NULL: nobody asks */

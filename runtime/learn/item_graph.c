@@ -51,6 +51,19 @@ static void build_rows(void *ctx, size_t begin, size_t end, int worker) {
   if (worker == 0 && b->progress != NULL) b->progress->report(b->progress->ctx, "neighbours", (double)done, (double)b->n_items, NAN);
 }
 
+ev_status ev_item_graph_write(const char *path, size_t n_items, const uint64_t *ptr, const uint32_t *idx, const float *weight, float half_life) {
+  double options[1] = {half_life};
+  ev_pack_writer *w;
+  EV_TRY(ev_pack_writer_open(&w, path, "item_graph"));
+  ev_status status = ev_pack_write(w, "ptr", EV_U64, ptr, n_items + 1, 1);
+  if (status == EV_OK) status = ev_pack_write(w, "idx", EV_U32, idx, ptr[n_items], 1);
+  if (status == EV_OK) status = ev_pack_write(w, "weight", EV_F32, weight, ptr[n_items], 1);
+  if (status == EV_OK) status = ev_pack_write(w, "options", EV_F64, options, 1, 1);
+  if (status == EV_OK) return ev_pack_writer_commit(w);
+  ev_pack_writer_abort(w);
+  return status;
+}
+
 static ev_status write_graph(const char *path, build *b, float half_life) {
   uint64_t *ptr = ev_alloc(b->n_items + 1, sizeof *ptr);
   if (ptr == NULL) return EV_ENOMEM;
@@ -63,17 +76,7 @@ static ev_status write_graph(const char *path, build *b, float half_life) {
     }
     ptr[i + 1] = at;
   }
-  double options[1] = {half_life};
-  ev_pack_writer *w;
-  ev_status status = ev_pack_writer_open(&w, path, "item_graph");
-  if (status == EV_OK) {
-    status = ev_pack_write(w, "ptr", EV_U64, ptr, b->n_items + 1, 1);
-    if (status == EV_OK) status = ev_pack_write(w, "idx", EV_U32, b->idx, at, 1);
-    if (status == EV_OK) status = ev_pack_write(w, "weight", EV_F32, b->weight, at, 1);
-    if (status == EV_OK) status = ev_pack_write(w, "options", EV_F64, options, 1, 1);
-    if (status == EV_OK) status = ev_pack_writer_commit(w);
-    else ev_pack_writer_abort(w);
-  }
+  ev_status status = ev_item_graph_write(path, b->n_items, ptr, b->idx, b->weight, half_life);
   ev_free(ptr);
   return status;
 }

@@ -23,7 +23,8 @@ struct ev_model {
   void *state; /* the kind's own */
 };
 
-extern const ev_kind ev_kind_item_scores, ev_kind_item_graph, ev_kind_item_linear, ev_kind_factors, ev_kind_ranker, ev_kind_vectors, ev_kind_encoder, ev_kind_network;
+extern const ev_kind ev_kind_item_scores, ev_kind_item_graph, ev_kind_item_linear, ev_kind_factors, ev_kind_graph_filter, ev_kind_vectors, ev_kind_encoder,
+    ev_kind_ranker, ev_kind_gbdt, ev_kind_network;
 
 /* An array of the pack of exactly this shape; EV_ECORRUPT otherwise. */
 ev_status ev_model_array(const ev_model *m, const char *name, ev_dtype dtype, size_t rows, size_t cols, const void **out);

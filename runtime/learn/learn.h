@@ -3,13 +3,15 @@
  * A fit is a pure function (view, options, seed) → a pack file; a model is that file, mapped. The kinds:
  *
  *   item_scores   one score an item, the same for everybody           (popular, fresh_popular)
- *   item_graph    sparse item-item weights; a user is the sum of his items' rows (item_knn, similar_content)
+ *   item_graph    sparse item-item weights; a user is the sum of his items' rows (item_knn, similar_content, markov, slim)
  *   item_linear   dense symmetric item-item matrix, half stored, with weights in and out (ease)
  *   factors       user and item vectors; unknown or changed users are folded in   (ials)
  *   vectors       user and item vectors, learnt any way; who has none is the mean of what he has   (mf, light_gcn, two_tower)
  *   encoder       a graph that makes a history a vector, and item vectors   (sasrec, gru4rec)
+ *   graph_filter  the graph of users and items, and its leading singular vectors   (graph_filter)
+ *   ranker        a function of a row's features: a sum, and of pairs   (logistic, fm)
+ *   gbdt          a sum of trees over a row's fields                    (gbdt)
  *   network       a graph that makes a row's features a logit: another ranker   (deep_fm, dcn_v2)
- *   ranker        a function of a candidate's features                (logistic, fm)
  *
  * Fits are threaded, give the same bits for any thread count, look at ev_interrupted() and leave no file
  * behind when they fail. Models are read-only and may be shared by threads.
@@ -74,6 +76,33 @@ typedef struct ev_content_options {
 } ev_content_options;
 ev_status ev_fit_content(const char *path, const ev_view *v, const ev_content_options *o, const ev_progress *p);
 
+/* Transitions: w(i,j) = cᵢⱼ / (|i|^from_power |j|^to_power + shrink), where every user with j d steps after i, 1 <= d <= window,
+ * adds decay^(d−1) to cᵢⱼ and `backward` times as much to cⱼᵢ (first-order Markov chains with skips: Shani et al. 2005; window 1,
+ * backward 0, from_power 1, to_power 0: the chain itself, but for the last items of histories). The `neighbours` largest of
+ * each item kept. Needs histories in order. */
+typedef struct ev_markov_options {
+  unsigned neighbours;         /* default 200 */
+  unsigned window;             /* default 10; 0: the whole history */
+  float decay, backward;       /* defaults 0.8, 0.3 */
+  float from_power, to_power;  /* defaults 0.5, 0.3 */
+  float shrink;                /* default 1 */
+  float user_power;            /* a user of n items counts n^-user_power; default 0 */
+  float half_life;             /* as in ev_content_options; default 2 */
+} ev_markov_options;
+ev_status ev_fit_markov(const char *path, const ev_view *v, const ev_markov_options *o, const ev_progress *p);
+
+/* SLIM (Ning and Karypis 2011): for each item j the weights w, w_j = 0, that minimise ½‖W(x_j − Xw)‖² + ½ l2 ‖w‖² + l1 ‖w‖₁ with
+ * W = Dᵤ^-user_power, by coordinate descent on XᵀW²X (Friedman et al. 2010); w >= 0 where nonnegative. l2 must be above 0. */
+typedef struct ev_slim_options {
+  float l1, l2;         /* defaults 2, 20 on raw counts */
+  bool nonnegative;     /* default true */
+  unsigned candidates;  /* items with the largest cosine to j that w may use (fsSLIM); default 1000; 0: all, the exact solution. Where it
+                         * limits nothing but n_items, those that share a user with j */
+  float user_power;     /* default 0 */
+  float tolerance;      /* of the gradient, relative to the largest XᵀW²x_j; default 1e-3 */
+} ev_slim_options;
+ev_status ev_fit_slim(const char *path, const ev_view *v, const ev_slim_options *o, const ev_progress *p);
+
 /* EASE^R (Steck 2019), degree weighted: G = Wᵀ W with W = Dᵤ^-user_power X Dᵢ^-item_power_in, P = (G + λI)^-1,
  * B = I − P diag(P)^-1, score(u, ·) = x_u Dᵢ^-item_power_in B Dᵢ^item_power_out. All powers 0: the published
  * model. The diagonal of B is 0. */
@@ -95,6 +124,28 @@ typedef struct ev_ials_options {
 } ev_ials_options;
 ev_status ev_fit_ials(const char *path, const ev_view *v, const ev_ials_options *o, const ev_progress *p);
 
+/* Graph filtering in closed form (GF-CF: Shen et al. 2021) with blurring and sharpening (BSPM: Choi et al. 2023). With
+ * R̃ = Dᵤ^-user_power X Dᵢ^-item_power, scaled to a largest singular value of 1, P = R̃ᵀR̃, and V the n_dims leading right
+ * singular vectors of R̃, σ their values (σ₁ = 1):
+ *   blurred    dy/dt = yP − y from x_u, blur_steps Euler steps of blur_time in all; one of time 1: x_u P
+ *   low pass   low_pass · x_u Dᵢ^-p V diag(σ^singular_power) Vᵀ Dᵢ^p, p = low_pass_power, is added
+ *   sharpened  dy/dt = −yP, sharpen_steps steps of sharpen_time in all, each the Taylor polynomial of sharpen_order
+ *              (1: Euler, 4: Runge-Kutta); `late` adds the low pass after it instead of before
+ *   score      y Dᵢ^item_power_out
+ * Powers of ½ and no sharpening: GF-CF as published. A user is what he brings: nothing is kept of him. */
+typedef struct ev_graph_filter_options {
+  unsigned n_dims;              /* default 256; 0: no low pass */
+  float user_power, item_power; /* default ½ */
+  float low_pass, low_pass_power, singular_power; /* defaults 0.3, ½, 0 (ideal: all alike) */
+  float blur_time, sharpen_time;                  /* defaults 1, 2.5 */
+  unsigned blur_steps, sharpen_steps, sharpen_order; /* at least 1, default 1; default 0; 1 … 4, default 4 */
+  bool late;
+  float item_power_out;         /* default 0 */
+  float tolerance;              /* of the singular vectors, as in ev_svd_options; default 1e-4 */
+  uint64_t seed;
+} ev_graph_filter_options;
+ev_status ev_fit_graph_filter(const char *path, const ev_view *v, const ev_graph_filter_options *o, const ev_progress *p);
+
 /* ---- Rankers: rows ---------------------------------------------------------------------------------------
  * A row is one candidate of one slate, or one impression. A ranker of any kind learns from rows, sees them through fields,
  * and scores rows or a slate. */
@@ -105,14 +156,17 @@ typedef struct ev_rank_rows { /* a training set under construction; owns copies 
   uint32_t *user, *item; /* (n_rows) */
   float *label;        /* (n_rows) 0 or 1 */
   uint32_t *group;     /* (n_rows) slate number, ascending */
+  bool impressions;    /* rows have labels of their own: negatives are never sampled */
 } ev_rank_rows;
 
 ev_status ev_rank_rows_new(ev_rank_rows **out, const char *const *dense_names, size_t n_dense);
 /* Adds a slate's candidates; label 1 when the item is in positives (ascending). Missing columns count 0. */
 ev_status ev_rank_rows_add(ev_rank_rows *rows, ev_slate *s, uint32_t user, const uint32_t *positives, size_t n_positives);
+/* Adds the interactions of a view as impressions, user by user; label 1 when rated least_rating or more. EV_EINVAL: unrated. */
+ev_status ev_rank_rows_add_view(ev_rank_rows *rows, const ev_view *v, double least_rating);
 void ev_rank_rows_free(ev_rank_rows *rows);
 /* The rows an epoch goes through, in a seeded order: all positives, and of each slate's own negatives a sample of
- * per_positive for each positive (0: all). @param[out] out (n_rows). Returns how many. */
+ * per_positive for each positive (0, and of impressions: all). @param[out] out (n_rows). Returns how many. */
 size_t ev_rank_rows_choose(uint32_t *out, const ev_rank_rows *rows, float per_positive, ev_rng *rng);
 
 /* ---- Rankers: fields --------------------------------------------------------------------------------------
@@ -185,6 +239,32 @@ typedef struct ev_ranker_options {
   uint64_t seed;
 } ev_ranker_options;
 ev_status ev_fit_ranker(const char *path, const ev_snapshot *s, const ev_rank_rows *rows, const ev_ranker_options *o, const ev_progress *p);
+
+/* Gradient-boosted trees on the logistic loss (Friedman 2001; Chen and Guestrin 2016), over histograms. Numbers are split at
+ * thresholds, missing ones going the better way; a field of at most one_hot tokens one token against the rest, and by its
+ * number where every token is one; the tokens of a list each by itself; a field of more tokens, and ids, by the tokens' mean
+ * label shrunk by `smoothing` rows of the overall mean, and by how many rows they have, a training row being told by other folds. */
+typedef struct ev_gbdt_options {
+  unsigned n_trees;        /* default 100 */
+  unsigned n_leaves;       /* of a tree, 2 … 4096; default 31 */
+  unsigned max_depth;      /* 0: as deep as leaves allow; default 6 */
+  unsigned n_bins;         /* of a column, 3 … 256; default 256 */
+  unsigned one_hot;        /* default 64, at most 254 */
+  float learning_rate;     /* default 0.1 */
+  float l2;                /* λ on the leaves' values; default 1 */
+  float min_child_weight;  /* least sum of second derivatives in a leaf; default 1 */
+  float min_gain;          /* a split must gain more; default 0 */
+  float subsample;         /* share of the rows each tree is grown on; default 1 */
+  float column_share;      /* share of the columns each tree may use; default 1 */
+  float smoothing;         /* rows; default 10 */
+  float negatives_per_positive; /* as above, drawn once */
+  const char *const *user_columns, *const *item_columns;
+  size_t n_user_columns, n_item_columns;
+  bool ids;
+  uint64_t seed;
+} ev_gbdt_options;
+ev_status ev_fit_gbdt(const char *path, const ev_snapshot *s, const ev_rank_rows *rows, const ev_gbdt_options *o, const ev_progress *p);
+
 /* Writes the ranker's logit of every candidate, or of every row, to out (n). All kinds that rank. The model must have been
  * fitted on this snapshot's columns: EV_EINVAL when their vocabularies differ in size. Rows are scored by all threads. */
 ev_status ev_ranker_score(const ev_model *m, const ev_snapshot *s, ev_slate *slate, uint32_t user, float *out);

@@ -4,8 +4,9 @@
 
 #include "kinds.h"
 
-static const ev_kind *const kinds[] = {&ev_kind_item_scores, &ev_kind_item_graph, &ev_kind_item_linear, &ev_kind_factors, &ev_kind_ranker,
-                                      &ev_kind_vectors, &ev_kind_encoder, &ev_kind_network};
+static const ev_kind *const kinds[] = {&ev_kind_item_scores, &ev_kind_item_graph, &ev_kind_item_linear, &ev_kind_factors, &ev_kind_graph_filter,
+                                      &ev_kind_vectors,     &ev_kind_encoder,    &ev_kind_ranker,      &ev_kind_gbdt,
+                                      &ev_kind_network};
 
 ev_status ev_model_array(const ev_model *m, const char *name, ev_dtype dtype, size_t rows, size_t cols, const void **out) {
   ev_array a;

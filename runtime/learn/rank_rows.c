@@ -67,7 +67,7 @@ size_t ev_rank_rows_choose(uint32_t *out, const ev_rank_rows *rows, float per_po
     size_t positives = 0;
     for (end = begin; end < rows->n_rows && rows->group[end] == rows->group[begin]; end++) positives += rows->label[end] > 0;
     size_t negatives = end - begin - positives;
-    double share = per_positive > 0 && negatives > 0 ? per_positive * (double)(positives > 0 ? positives : 1) / (double)negatives : 1;
+    double share = per_positive > 0 && negatives > 0 && !rows->impressions ? per_positive * (double)(positives > 0 ? positives : 1) / (double)negatives : 1;
     for (size_t i = begin; i < end; i++)
       if (rows->label[i] > 0 || share >= 1 || ev_rng_f64(rng) < share) out[n++] = (uint32_t)i;
   }
@@ -78,6 +78,27 @@ size_t ev_rank_rows_choose(uint32_t *out, const ev_rank_rows *rows, float per_po
     out[j] = swap;
   }
   return n;
+}
+
+ev_status ev_rank_rows_add_view(ev_rank_rows *r, const ev_view *v, double least_rating) {
+  const ev_csr *m = &v->by_user;
+  size_t n = m->ptr[m->n_rows];
+  if (m->rating == NULL) return ev_fail(EV_EINVAL, "the data have no ratings to tell clicks by");
+  if (r->n_rows + n >= EV_NONE) return ev_fail(EV_ELIMIT, "a ranker learns from fewer than 2^32 rows");
+  EV_TRY(reserve(r, r->n_rows + n));
+  r->impressions = true;
+  for (size_t u = 0; u < m->n_rows; u++) {
+    uint32_t group = r->n_rows == 0 ? 0 : r->group[r->n_rows - 1] + 1;
+    for (uint64_t i = m->ptr[u]; i < m->ptr[u + 1]; i++) {
+      size_t at = r->n_rows++;
+      for (size_t c = 0; c < r->n_dense; c++) r->dense[at * r->n_dense + c] = 0;
+      r->user[at] = (uint32_t)u;
+      r->item[at] = m->idx[i];
+      r->group[at] = group;
+      r->label[at] = (double)m->rating[i] >= least_rating ? 1 : 0; /* one without a rating is no click */
+    }
+  }
+  return EV_OK;
 }
 
 void ev_rank_rows_free(ev_rank_rows *r) {

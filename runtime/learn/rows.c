@@ -30,9 +30,9 @@ static void close_table(ev_batches *b) {
 }
 
 /* Of m negatives beside so many positives: how many an epoch has. */
-static size_t share_of(const ev_batches *b, size_t positives, size_t m) {
+static size_t share_of(const ev_batches *b, const ev_rank_rows *rows, size_t positives, size_t m) {
   double wanted = round(b->o.negatives_per_positive * (double)(positives > 0 ? positives : 1));
-  return b->o.negatives_per_positive > 0 && wanted < (double)m ? (size_t)wanted : m;
+  return b->o.negatives_per_positive > 0 && !rows->impressions && wanted < (double)m ? (size_t)wanted : m;
 }
 
 /* Goes over the slates: out NULL: how many rows an epoch has; else they are written there, each slate's negatives chosen so that
@@ -42,7 +42,7 @@ static size_t choose(const ev_batches *b, const ev_rank_rows *rows, uint32_t *ou
   for (size_t begin = 0, end; begin < rows->n_rows; begin = end) {
     size_t positives = 0;
     for (end = begin; end < rows->n_rows && rows->group[end] == rows->group[begin]; end++) positives += rows->label[end] > 0;
-    size_t left = end - begin - positives, wanted = share_of(b, positives, left);
+    size_t left = end - begin - positives, wanted = share_of(b, rows, positives, left);
     if (out == NULL) {
       n += positives + wanted;
       continue;

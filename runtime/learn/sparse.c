@@ -34,7 +34,7 @@ static void part(void *ctx, size_t begin, size_t end, int worker) {
   ev_sparse_rows(j->out, j->ptr, j->idx, j->values, j->x, j->n_rows, begin, end, j->d, j->add);
 }
 
-static void multiply(float *out, const ev_sparse *s, bool transposed, const float *x, size_t d, bool add) {
+static void multiply(float *out, const ev_edges *s, bool transposed, const float *x, size_t d, bool add) {
   job j = {s->ptr, s->idx, s->values, x, out, s->n_rows, d, add};
   if (transposed) j.ptr = s->t_ptr, j.idx = s->t_idx, j.values = s->t_values, j.n_rows = s->n_cols;
   size_t grain = ev_slice_rows((j.ptr[j.n_rows] / j.n_rows + 1) * d), few = j.n_rows / 512; /* slices enough to even out the rows that have most */

@@ -46,6 +46,14 @@ static float exp_sum_scalar(float *out, const float *x, float shift, float tempe
   return sum;
 }
 
+static void gather_scalar(float *out, const float *x, size_t stride, const uint32_t *idx, const float *weights, size_t n, float alpha, float beta, size_t width) {
+  for (size_t w = 0; w < width; w++) {
+    float sum = 0;
+    for (size_t e = 0; e < n; e++) sum += weights[idx[e]] * x[idx[e] * stride + w];
+    out[w] = beta == 0 ? alpha * sum : alpha * sum + beta * out[w];
+  }
+}
+
 static size_t above_scalar(const float *x, size_t i, size_t n, float bound) {
   for (; i < n; i++)
     if (x[i] > bound) return i;
@@ -130,6 +138,33 @@ static size_t above_scalar(const float *x, size_t i, size_t n, float bound) {
     for (int k = 0; k < (W); k++) total += sum[k];                                                                   \
     return total;                                                                                                    \
   }                                                                                                                  \
+  /* A panel of four vectors stays in registers while the rows go by: what is gathered is read once, and nothing else. */ \
+  TARGET static void gather_##suffix(float *out, const float *x, size_t stride, const uint32_t *idx, const float *weights, size_t n, float alpha, float beta, size_t width) { \
+    size_t at = 0;                                                                                                   \
+    for (; at + 4 * (W) <= width; at += 4 * (W)) {                                                                   \
+      vec_##suffix s[4] = {{0}}, v, o;                                                                               \
+      for (size_t e = 0; e < n; e++) {                                                                               \
+        const float *row = x + idx[e] * stride + at;                                                                 \
+        float w = weights[idx[e]];                                                                                   \
+        if (e + 4 < n)                                                                                               \
+          for (int l = 0; l < (W) / 4; l++) __builtin_prefetch(x + idx[e + 4] * stride + at + 16 * l);               \
+        for (int k = 0; k < 4; k++) memcpy(&v, row + k * (W), sizeof v), s[k] += v * w;                              \
+      }                                                                                                              \
+      for (int k = 0; k < 4; k++) {                                                                                  \
+        s[k] *= alpha;                                                                                               \
+        if (beta != 0) memcpy(&o, out + at + k * (W), sizeof o), s[k] += o * beta;                                   \
+        memcpy(out + at + k * (W), &s[k], sizeof s[k]);                                                              \
+      }                                                                                                              \
+    }                                                                                                                \
+    for (; at + (W) <= width; at += (W)) {                                                                           \
+      vec_##suffix s = {0}, v;                                                                                       \
+      for (size_t e = 0; e < n; e++) memcpy(&v, x + idx[e] * stride + at, sizeof v), s += v * weights[idx[e]];       \
+      s *= alpha;                                                                                                    \
+      if (beta != 0) memcpy(&v, out + at, sizeof v), s += v * beta;                                                  \
+      memcpy(out + at, &s, sizeof s);                                                                                \
+    }                                                                                                                \
+    gather_scalar(out + at, x + at, stride, idx, weights, n, alpha, beta, width - at);                               \
+  }                                                                                                                  \
   /* The next i from `i` on with x[i] > bound, or n. NaN never is. */                                                \
   TARGET static size_t above_##suffix(const float *x, size_t i, size_t n, float bound) {                             \
     vec_##suffix v0, v1;                                                                                             \
@@ -146,14 +181,14 @@ static size_t above_scalar(const float *x, size_t i, size_t n, float bound) {
     return n;                                                                                                        \
   }
 #define FORMS(table) {&(table)[0], &(table)[1], &(table)[2], &(table)[3]}
-static const ev_kernels kernels_scalar = {"scalar", axpy_scalar, scale_scalar, sum_scalar, most_scalar, exp_sum_scalar, above_scalar, affine_scalar, FORMS(ev_forms_scalar), &ev_elements_plain, &ev_tiles_plain};
+static const ev_kernels kernels_scalar = {"scalar", axpy_scalar, scale_scalar, sum_scalar, most_scalar, exp_sum_scalar, above_scalar, affine_scalar, gather_scalar, FORMS(ev_forms_scalar), &ev_elements_plain, &ev_tiles_plain};
 
 #if defined __x86_64__
 KERNELS(avx2, 8, __attribute__((target("avx2,fma"))))
 KERNELS(avx512, 16, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma"))))
-static const ev_kernels kernels_avx2 = {"avx2", axpy_avx2, scale_avx2, sum_avx2, most_avx2, exp_sum_avx2, above_avx2, affine_avx2, FORMS(ev_forms_avx2), &ev_elements_avx2, &ev_tiles_avx2};
-static const ev_kernels kernels_avx512 = {"avx512", axpy_avx512, scale_avx512, sum_avx512, most_avx512, exp_sum_avx512, above_avx512, affine_avx512, FORMS(ev_forms_avx512), &ev_elements_avx512, &ev_tiles_avx512};
-static const ev_kernels kernels_vnni = {"avx512vnni", axpy_avx512, scale_avx512, sum_avx512, most_avx512, exp_sum_avx512, above_avx512, affine_avx512,
+static const ev_kernels kernels_avx2 = {"avx2", axpy_avx2, scale_avx2, sum_avx2, most_avx2, exp_sum_avx2, above_avx2, affine_avx2, gather_avx2, FORMS(ev_forms_avx2), &ev_elements_avx2, &ev_tiles_avx2};
+static const ev_kernels kernels_avx512 = {"avx512", axpy_avx512, scale_avx512, sum_avx512, most_avx512, exp_sum_avx512, above_avx512, affine_avx512, gather_avx512, FORMS(ev_forms_avx512), &ev_elements_avx512, &ev_tiles_avx512};
+static const ev_kernels kernels_vnni = {"avx512vnni", axpy_avx512, scale_avx512, sum_avx512, most_avx512, exp_sum_avx512, above_avx512, affine_avx512, gather_avx512,
                                         {&ev_forms_avx512[0], &ev_forms_avx512[1], &ev_forms_avx512[2], &ev_form_i8_vnni}, &ev_elements_avx512, &ev_tiles_avx512};
 static const ev_kernels *const known[] = {&kernels_vnni, &kernels_avx512, &kernels_avx2, &kernels_scalar};
 
@@ -167,7 +202,7 @@ static bool supported(const ev_kernels *k) {
 #else
 #if defined __aarch64__
 KERNELS(neon, 4, )
-static const ev_kernels kernels_neon = {"neon", axpy_neon, scale_neon, sum_neon, most_neon, exp_sum_neon, above_neon, affine_neon, FORMS(ev_forms_neon), &ev_elements_plain, &ev_tiles_plain};
+static const ev_kernels kernels_neon = {"neon", axpy_neon, scale_neon, sum_neon, most_neon, exp_sum_neon, above_neon, affine_neon, gather_neon, FORMS(ev_forms_neon), &ev_elements_plain, &ev_tiles_plain};
 static const ev_kernels *const known[] = {&kernels_neon, &kernels_scalar};
 #else
 static const ev_kernels *const known[] = {&kernels_scalar};

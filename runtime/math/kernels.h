@@ -45,10 +45,12 @@ typedef struct ev_element_kernels {
 } ev_element_kernels;
 
 /* Small products and attention; math.h says what they give. */
+#define EV_FAR 512 /* floats from one row to the next that are far */
 typedef struct ev_tile_kernels {
   void (*product)(float *out, size_t ld_out, const float *a, size_t a_row, size_t a_col, const float *b, size_t ld_b, bool add, size_t m, size_t n, size_t k);
+  void (*product_far)(float *out, size_t ld_out, const float *a, size_t a_row, size_t a_col, const float *b, size_t b_row, size_t b_col, bool add, size_t m, size_t n, size_t k);
   void (*attend)(float *out, float *keep, const float *q, const float *k, const float *v, const ev_head *h);
-  void (*attend_back)(float *dq, float *dk, float *dv, const float *q, const float *k, const float *v, const float *out, const float *keep, const float *grad, const ev_head *h);
+  void (*attend_back)(float *dq, float *dk, float *dv, const bool *add, const float *q, const float *k, const float *v, const float *out, const float *keep, const float *grad, const ev_head *h);
   void (*scaled)(float *out, const float *x, float alpha, size_t n);
 } ev_tile_kernels;
 
@@ -61,6 +63,8 @@ typedef struct ev_kernels {
   float (*exp_sum)(float *out, const float *x, float shift, float temperature, size_t n); /* out = e^((x − shift) / temperature); its sum */
   size_t (*above)(const float *x, size_t i, size_t n, float bound); /* next i with x[i] > bound, or n */
   void (*affine)(float *out, float alpha, const float *scales, const float *bias, size_t n); /* out = out · alpha · scales + bias; either may be NULL */
+  /* out[w] = alpha Σ_e weights[idx[e]] x[idx[e] · stride + w] + beta out[w], in the order of e; beta 0: out is not read */
+  void (*gather)(float *out, const float *x, size_t stride, const uint32_t *idx, const float *weights, size_t n, float alpha, float beta, size_t width);
   const ev_form_kernels *forms[4];                                  /* by ev_form */
   const ev_element_kernels *elements;
   const ev_tile_kernels *tiles;

@@ -168,11 +168,11 @@ typedef struct ev_scan {
 } ev_scan;
 ev_status ev_scan_topk(uint32_t *ids, float *scores, const float *q, size_t m, size_t k, const ev_scan *s); /* EV_ENOMEM, EV_EINTR */
 
-/* ---- Dense linear algebra (OpenBLAS, one thread a call; parallel loops are ours) -----------------------*/
+/* ---- Dense linear algebra (one thread a call; parallel loops are ours) ---------------------------------*/
 void ev_gemm_nt(float *out, const float *a, const float *b, float beta, size_t m, size_t n, size_t k); /* out(m,n) = a(m,k) b(n,k)ᵀ + beta out */
 void ev_gemm_nn(float *out, const float *a, const float *b, float beta, size_t m, size_t n, size_t k); /* out(m,n) = a(m,k) b(k,n) + beta out */
 /* out (m, n) [+]= op(a) op(b), op the transposition where turn_ says so; ld: floats from one row to the next, as they stand in
- * memory. Small products never reach BLAS. out overlaps neither. */
+ * memory. By kernels of our own where there are wide vectors, the others are OpenBLAS's. out overlaps neither. */
 void ev_gemm(float *out, size_t ld_out, const float *a, size_t ld_a, bool turn_a, const float *b, size_t ld_b, bool turn_b, bool add, size_t m, size_t n, size_t k);
 void ev_syrk_tn(float *out, const float *a, float beta, size_t n, size_t k); /* out(n,n) = a(k,n)ᵀ a + beta out, both triangles written */
 ev_status ev_spd_solve(float *a, float *b, size_t n, size_t n_rhs); /* a(n,n) x = b(n_rhs,n) rows, Cholesky in place; EV_EINVAL when a is not positive definite */
@@ -187,8 +187,8 @@ typedef struct ev_head {
   bool causal;
 } ev_head;
 void ev_attend(float *out, float *keep, const float *q, const float *k, const float *v, const ev_head *h); /* keep: the largest score and 1 / Σ of each position, for backward */
-/* Adds to the gradients that are not NULL; they do not overlap. */
-void ev_attend_back(float *dq, float *dk, float *dv, const float *q, const float *k, const float *v, const float *out, const float *keep, const float *grad, const ev_head *h);
+/* Gradients that are NULL are not asked for; add (3): whether each is added to, or set. They do not overlap. */
+void ev_attend_back(float *dq, float *dk, float *dv, const bool *add, const float *q, const float *k, const float *v, const float *out, const float *keep, const float *grad, const ev_head *h);
 
 /* ---- Symmetric matrices, half stored -------------------------------------------------------------------
  * A lower triangle cut into square tiles of EV_SYM_TILE, tile (I, J), I >= J, at index I(I+1)/2 + J, each
@@ -199,5 +199,31 @@ size_t ev_sym_size(size_t n);                      /* floats in the storage of a
 size_t ev_sym_at(size_t i, size_t j);              /* where element (i, j) stands, either order */
 ev_status ev_sym_inverse(float *a, size_t n);      /* in place inverse of a positive definite matrix through Cholesky; threaded, same bits for any thread count; EV_EINVAL when not positive definite; EV_EINTR */
 void ev_sym_add_row(float *out, const float *a, float alpha, size_t i, size_t begin, size_t end); /* out[j - begin] += alpha a(i, j) for j in [begin, end) */
+
+/* ---- Sparse matrices -----------------------------------------------------------------------------------
+ * A pattern of ones, kept by rows and by columns, between two diagonal matrices: A(i, j) = row_weight[i] col_weight[j]. */
+typedef struct ev_sparse { /* everything borrowed */
+  size_t n_rows, n_cols;
+  const uint64_t *row_ptr, *col_ptr; /* (n_rows + 1), (n_cols + 1) */
+  const uint32_t *row_idx, *col_idx; /* columns of each row, rows of each column: the same entries */
+  const float *row_weight, *col_weight; /* (n_rows), (n_cols) */
+} ev_sparse;
+
+ev_sparse ev_sparse_transposed(const ev_sparse *a);
+/* out = alpha A x + beta out, out (n_rows, width) and x (n_cols, width) with rows so many floats apart; beta 0: out is not
+ * read. Every gathered row is a block of `width` floats. Threaded over rows, the same bits for any number of threads. */
+void ev_sparse_mul(float *out, size_t out_stride, const ev_sparse *a, const float *x, size_t x_stride, size_t width, float alpha, float beta);
+
+typedef struct ev_svd_options {
+  size_t k;            /* triplets wanted, 1 … min(n_rows, n_cols) */
+  float tolerance;     /* |AᵀA v − σ² v| <= tolerance σ₁² of each; single precision reaches about 1e-6 */
+  unsigned max_rounds; /* restarts before what there is, is taken */
+  uint64_t seed;
+  void (*report)(void *ctx, double done, double residual); /* NULL: silent. done: share of k within the tolerance */
+  void *ctx;
+} ev_svd_options;
+/* The k largest singular values and their right vectors, by block Lanczos with full orthogonalisation and thick restarts.
+ * @param[out] sigma (k), descending  @param[out] v (n_cols, k), row-major. EV_EINVAL, EV_ENOMEM, EV_EINTR. */
+ev_status ev_sparse_svd(float *sigma, float *v, const ev_sparse *a, const ev_svd_options *o);
 
 #endif

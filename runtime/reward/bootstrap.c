@@ -57,6 +57,15 @@ double ev_quantile(double *x, size_t n, double q) {
   return x[low] + (at - (double)low) * (x[low + 1] - x[low]);
 }
 
+void ev_bootstrap_difference(ev_difference *out, double *x, size_t n, double confidence) {
+  size_t below = 0, above = 0;
+  for (size_t i = 0; i < n; i++) below += x[i] <= 0, above += x[i] >= 0;
+  double least = 1 / ((double)n + 1), p = 2 * (double)(below < above ? below : above) / (double)n;
+  out->p = p > 1 ? 1 : p < least ? least : p;
+  out->low = ev_quantile(x, n, (1 - confidence) / 2);
+  out->high = ev_quantile(x, n, (1 + confidence) / 2);
+}
+
 ev_status ev_paired_bootstrap(ev_difference *out, const float *a, const float *b, size_t n, unsigned n_bootstrap, double confidence, uint64_t seed) {
   *out = (ev_difference){0};
   if (n == 0) return ev_fail(EV_EINVAL, "a comparison of no users");
@@ -70,14 +79,7 @@ ev_status ev_paired_bootstrap(ev_difference *out, const float *a, const float *b
     out->value = sum / (double)n;
     status = ev_bootstrap_means(means, d, n, 1, n_bootstrap, seed);
   }
-  if (status == EV_OK) {
-    size_t below = 0, above = 0;
-    for (unsigned i = 0; i < n_bootstrap; i++) below += means[i] <= 0, above += means[i] >= 0;
-    double least = 1.0 / (n_bootstrap + 1.0), p = 2 * (double)(below < above ? below : above) / n_bootstrap;
-    out->p = p > 1 ? 1 : p < least ? least : p;
-    out->low = ev_quantile(means, n_bootstrap, (1 - confidence) / 2);
-    out->high = ev_quantile(means, n_bootstrap, (1 + confidence) / 2);
-  }
+  if (status == EV_OK) ev_bootstrap_difference(out, means, n_bootstrap, confidence);
   ev_free(d);
   ev_free(means);
   return status;

@@ -14,4 +14,8 @@ void ev_bootstrap_draw(uint32_t *drawn, size_t n, unsigned b, uint64_t seed);
 /* Sorts x and gives its quantile by linear interpolation (NumPy's default). n > 0. */
 double ev_quantile(double *x, size_t n, double q);
 
+struct ev_difference;
+/* Interval and p of a difference whose value is known, from the differences of resamples. Sorts x. n > 0. */
+void ev_bootstrap_difference(struct ev_difference *out, double *x, size_t n, double confidence);
+
 #endif

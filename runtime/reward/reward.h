@@ -55,6 +55,25 @@ typedef struct ev_difference {
 } ev_difference;
 ev_status ev_paired_bootstrap(ev_difference *out, const float *a, const float *b, size_t n, unsigned n_bootstrap, double confidence, uint64_t seed);
 
+/* ---- Clicks ------------------------------------------------------------------------------------------------
+ * Of rows (user, label 0 or 1, logit), p = 1 / (1 + e^−logit):
+ *   auc       share of the pairs of a 1 and a 0 in which the 1 has the higher logit; equals count one half
+ *   gauc      mean over users of their own auc, each weighted by his rows; users with one label only are left out (Zhu et al. 2017)
+ *   log_loss  mean of −log p of the label
+ * Intervals: percentile bootstrap over users, since the rows of one are alike. A resample without both labels has no areas. */
+enum { EV_CLICK_AUC, EV_CLICK_GAUC, EV_CLICK_LOG_LOSS, EV_CLICK_METRICS };
+typedef struct ev_clicks { /* borrowed */
+  size_t n;
+  const uint32_t *user;  /* (n) any numbers */
+  const float *label;    /* (n) */
+  const float *logit;    /* (n) */
+} ev_clicks;
+/* n_bootstrap 0: low = high = value. EV_EINVAL when a logit is no number, or the rows have one label only. Where no user has
+ * both, gauc is NaN. */
+ev_status ev_click_measure(ev_metric out[EV_CLICK_METRICS], const ev_clicks *c, unsigned n_bootstrap, double confidence, uint64_t seed);
+/* b − a of each metric, with the same users drawn for both. EV_EINVAL unless both have the same rows. */
+ev_status ev_click_compare(ev_difference out[EV_CLICK_METRICS], const ev_clicks *a, const ev_clicks *b, unsigned n_bootstrap, double confidence, uint64_t seed);
+
 /* ---- Ledger ----------------------------------------------------------------------------------------------
  * One SQLite file in WAL mode; a statement that returned EV_OK is on disk. The schema is in ledger.c and in
  * docs/reference/ledger.md. A locked file is waited for (5 s), then EV_EIO. */

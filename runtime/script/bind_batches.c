@@ -143,7 +143,8 @@ static size_t names(lua_State *L, const char *key, const char *out[EV_NAMES_MAX]
   return n;
 }
 
-/* net:rows(data, { size = 2048, negatives_per_positive = 0 (all), use_features = true, user_columns =, item_columns =, ids = false, seed = }) → batches of
+/* net:rows(data, { size = 2048, negatives_per_positive = 0 (all), use_features = true, user_columns =, item_columns =,
+ * use_ids = "clicks" | "always" | "never", seed = }) → batches of
  * the candidates that an agent of role rank learns from */
 static int net_rows(lua_State *L) {
   lua_settop(L, 3);
@@ -153,10 +154,10 @@ static int net_rows(lua_State *L) {
   char name[24];
   ev_batch_options o;
   ev_fields *fields;
-  ev_lua_only(L, 3, "size negatives_per_positive use_features user_columns item_columns ids seed");
-  if (d->rows == NULL) return luaL_error(L, "only an agent of role rank has slates to learn from");
+  ev_lua_only(L, 3, "size negatives_per_positive use_features user_columns item_columns use_ids seed");
+  if (d->rows == NULL) return luaL_error(L, "only an agent of role rank has rows to learn from");
   const ev_snapshot *s = d->view->snapshot;
-  ev_fields_options f = {user, item, names(L, "user_columns", user), names(L, "item_columns", item), ev_lua_field_bool(L, 3, "ids", false)};
+  ev_fields_options f = {user, item, names(L, "user_columns", user), names(L, "item_columns", item), ev_lua_use_ids(L, 3, d->rows)};
   if (f.n_user_columns + f.n_item_columns == 0 && ev_lua_field_bool(L, 3, "use_features", true)) {
     f.n_user_columns = ev_lua_describing_columns(s, EV_USER, user);
     f.n_item_columns = ev_lua_describing_columns(s, EV_ITEM, item);

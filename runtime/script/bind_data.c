@@ -230,6 +230,16 @@ static int data_add_rows(lua_State *L) { /* trusted: data:add_rows(slate, user, 
   return 0;
 }
 
+static int data_click_rows(lua_State *L) { /* trusted: data:click_rows(least_rating): the view's interactions are what a ranker learns from */
+  ev_ldata *d = ev_lua_data(L, 1);
+  double least = luaL_checknumber(L, 2);
+  ev_rank_rows_free(d->rows);
+  d->rows = NULL;
+  EV_CHECK(L, ev_rank_rows_new(&d->rows, NULL, 0));
+  EV_CHECK(L, ev_rank_rows_add_view(d->rows, d->view, least));
+  return 0;
+}
+
 static int data_n_rows(lua_State *L) {
   ev_ldata *d = ev_lua_data(L, 1);
   lua_pushnumber(L, d->rows != NULL ? (double)d->rows->n_rows : 0);
@@ -426,6 +436,60 @@ static int fit_ials(lua_State *L) {
   return end(L, &f, ev_fit_ials(f.path, f.data->view, &o, &f.progress));
 }
 
+static int fit_markov(lua_State *L) {
+  fit f;
+  begin(L, &f);
+  ev_markov_options o = {
+      .neighbours = (unsigned)ev_lua_field_number(L, 2, "neighbours", 200, 1, 100000),
+      .window = (unsigned)ev_lua_field_number(L, 2, "window", 10, 0, 1e9),
+      .decay = (float)ev_lua_field_number(L, 2, "decay", 0.8, 0, 1),
+      .backward = (float)ev_lua_field_number(L, 2, "backward", 0.3, 0, 1),
+      .from_power = (float)ev_lua_field_number(L, 2, "from_power", 0.5, 0, 2),
+      .to_power = (float)ev_lua_field_number(L, 2, "to_power", 0.3, 0, 2),
+      .shrink = (float)ev_lua_field_number(L, 2, "shrink", 1, 0, 1e6),
+      .user_power = (float)ev_lua_field_number(L, 2, "user_power", 0, 0, 2),
+      .half_life = (float)ev_lua_field_number(L, 2, "half_life", 2, 0, 1e6),
+  };
+  return end(L, &f, ev_fit_markov(f.path, f.data->view, &o, &f.progress));
+}
+
+static int fit_slim(lua_State *L) {
+  fit f;
+  begin(L, &f);
+  ev_slim_options o = {
+      .l1 = (float)ev_lua_field_number(L, 2, "l1", 2, 0, 1e9),
+      .l2 = (float)ev_lua_field_number(L, 2, "l2", 20, 1e-6, 1e9),
+      .nonnegative = ev_lua_field_bool(L, 2, "nonnegative", true),
+      .candidates = (unsigned)ev_lua_field_number(L, 2, "candidates", 1000, 0, 1e9),
+      .user_power = (float)ev_lua_field_number(L, 2, "user_power", 0, 0, 2),
+      .tolerance = (float)ev_lua_field_number(L, 2, "tolerance", 1e-3, 1e-6, 1),
+  };
+  return end(L, &f, ev_fit_slim(f.path, f.data->view, &o, &f.progress));
+}
+
+static int fit_graph_filter(lua_State *L) {
+  fit f;
+  begin(L, &f);
+  ev_graph_filter_options o = {
+      .n_dims = (unsigned)ev_lua_field_number(L, 2, "n_dims", 256, 0, 4096),
+      .user_power = (float)ev_lua_field_number(L, 2, "user_power", 0.5, 0, 2),
+      .item_power = (float)ev_lua_field_number(L, 2, "item_power", 0.5, 0, 2),
+      .low_pass = (float)ev_lua_field_number(L, 2, "low_pass", 0.3, 0, 1e6),
+      .low_pass_power = (float)ev_lua_field_number(L, 2, "low_pass_power", 0.5, -2, 2),
+      .singular_power = (float)ev_lua_field_number(L, 2, "singular_power", 0, 0, 16),
+      .blur_time = (float)ev_lua_field_number(L, 2, "blur_time", 1, 0, 1000),
+      .blur_steps = (unsigned)ev_lua_field_number(L, 2, "blur_steps", 1, 1, 1000),
+      .sharpen_time = (float)ev_lua_field_number(L, 2, "sharpen_time", 2.5, 0, 1000),
+      .sharpen_steps = (unsigned)ev_lua_field_number(L, 2, "sharpen_steps", 0, 0, 1000),
+      .sharpen_order = (unsigned)ev_lua_field_number(L, 2, "sharpen_order", 4, 1, 4),
+      .late = ev_lua_field_bool(L, 2, "late", false),
+      .item_power_out = (float)ev_lua_field_number(L, 2, "item_power_out", 0, -2, 2),
+      .tolerance = (float)ev_lua_field_number(L, 2, "tolerance", 1e-4, 0, 1),
+      .seed = (uint64_t)ev_lua_field_number(L, 2, "seed", (double)f.data->seed, 0, 9007199254740992.0),
+  };
+  return end(L, &f, ev_fit_graph_filter(f.path, f.data->view, &o, &f.progress));
+}
+
 /* The feature columns a ranker uses when it names none: numbers, and tokens that as a rule at least four rows share (a
  * column with a value for every row says who somebody is, not what he is like). */
 static size_t describing_columns(const ev_snapshot *s, ev_side side, const char *out[COLUMNS_MAX]) {
@@ -437,30 +501,80 @@ static size_t describing_columns(const ev_snapshot *s, ev_side side, const char 
   return n;
 }
 
-static int fit_ranker(lua_State *L) { /* data:ranker(knobs); use_features = false: slate columns alone; user_columns, item_columns: these */
-  fit f;
-  begin(L, &f);
-  if (f.data->rows == NULL) return luaL_error(L, "only an agent of role rank has slates to learn from");
+bool ev_lua_use_ids(lua_State *L, int arg, const ev_rank_rows *rows) {
+  const char *ids = ev_lua_field_string(L, arg, "use_ids", "clicks");
+  if (strcmp(ids, "clicks") != 0 && strcmp(ids, "always") != 0 && strcmp(ids, "never") != 0)
+    luaL_error(L, "use_ids must be clicks, always or never, not '%s'", ids);
+  return *ids == 'a' || (*ids == 'c' && rows->impressions);
+}
+
+/* What every ranker's options say of its columns: use_features = false: slate columns alone; user_columns, item_columns: these;
+ * use_ids: see ev_lua_use_ids. */
+typedef struct ranked {
   const char *user[COLUMNS_MAX], *item[COLUMNS_MAX];
+  size_t n_user, n_item;
+  bool ids;
+} ranked;
+
+static void begin_ranker(lua_State *L, fit *f, ranked *r) {
+  begin(L, f);
+  if (f->data->rows == NULL) luaL_error(L, "only an agent of role rank has rows to learn from");
+  r->n_user = names_field(L, "user_columns", r->user);
+  r->n_item = names_field(L, "item_columns", r->item);
+  const ev_snapshot *s = f->data->view->snapshot;
+  if (r->n_user + r->n_item == 0 && ev_lua_field_bool(L, 2, "use_features", true)) {
+    r->n_user = describing_columns(s, EV_USER, r->user);
+    r->n_item = describing_columns(s, EV_ITEM, r->item);
+  }
+  r->ids = ev_lua_use_ids(L, 2, f->data->rows);
+}
+
+static int fit_ranker(lua_State *L) { /* data:ranker(knobs) */
+  fit f;
+  ranked r;
+  begin_ranker(L, &f, &r);
   ev_ranker_options o = {
       .n_dims = (unsigned)ev_lua_field_number(L, 2, "n_dims", 0, 0, 1024),
       .epochs = (unsigned)ev_lua_field_number(L, 2, "epochs", 5, 1, 1000),
       .learning_rate = (float)ev_lua_field_number(L, 2, "learning_rate", 0.02, 1e-9, 100),
       .regularization = (float)ev_lua_field_number(L, 2, "regularization", 1e-5, 0, 100),
       .negatives_per_positive = (float)ev_lua_field_number(L, 2, "negatives_per_positive", 0, 0, 1e6),
-      .user_columns = user,
-      .item_columns = item,
-      .n_user_columns = names_field(L, "user_columns", user),
-      .n_item_columns = names_field(L, "item_columns", item),
+      .user_columns = r.user,
+      .item_columns = r.item,
+      .n_user_columns = r.n_user,
+      .n_item_columns = r.n_item,
+      .ids = r.ids,
       .seed = (uint64_t)ev_lua_field_number(L, 2, "seed", (double)f.data->seed, 0, 9007199254740992.0),
   };
-  const ev_snapshot *s = f.data->view->snapshot;
-  bool named = o.n_user_columns + o.n_item_columns > 0;
-  if (!named && ev_lua_field_bool(L, 2, "use_features", true)) {
-    o.n_user_columns = describing_columns(s, EV_USER, user);
-    o.n_item_columns = describing_columns(s, EV_ITEM, item);
-  }
-  return end(L, &f, ev_fit_ranker(f.path, s, f.data->rows, &o, &f.progress));
+  return end(L, &f, ev_fit_ranker(f.path, f.data->view->snapshot, f.data->rows, &o, &f.progress));
+}
+
+static int fit_gbdt(lua_State *L) { /* data:gbdt(knobs) */
+  fit f;
+  ranked r;
+  begin_ranker(L, &f, &r);
+  ev_gbdt_options o = {
+      .n_trees = (unsigned)ev_lua_field_number(L, 2, "n_trees", 100, 1, 100000),
+      .n_leaves = (unsigned)ev_lua_field_number(L, 2, "n_leaves", 31, 2, 4096),
+      .max_depth = (unsigned)ev_lua_field_number(L, 2, "max_depth", 6, 0, 4096),
+      .n_bins = (unsigned)ev_lua_field_number(L, 2, "n_bins", 256, 3, 256),
+      .one_hot = (unsigned)ev_lua_field_number(L, 2, "one_hot", 64, 0, 254),
+      .learning_rate = (float)ev_lua_field_number(L, 2, "learning_rate", 0.1, 1e-6, 10),
+      .l2 = (float)ev_lua_field_number(L, 2, "l2", 1, 0, 1e9),
+      .min_child_weight = (float)ev_lua_field_number(L, 2, "min_child_weight", 1, 0, 1e9),
+      .min_gain = (float)ev_lua_field_number(L, 2, "min_gain", 0, 0, 1e9),
+      .subsample = (float)ev_lua_field_number(L, 2, "subsample", 1, 1e-6, 1),
+      .column_share = (float)ev_lua_field_number(L, 2, "column_share", 1, 1e-6, 1),
+      .smoothing = (float)ev_lua_field_number(L, 2, "smoothing", 10, 1e-6, 1e9),
+      .negatives_per_positive = (float)ev_lua_field_number(L, 2, "negatives_per_positive", 0, 0, 1e6),
+      .user_columns = r.user,
+      .item_columns = r.item,
+      .n_user_columns = r.n_user,
+      .n_item_columns = r.n_item,
+      .ids = r.ids,
+      .seed = (uint64_t)ev_lua_field_number(L, 2, "seed", (double)f.data->seed, 0, 9007199254740992.0),
+  };
+  return end(L, &f, ev_fit_gbdt(f.path, f.data->view->snapshot, f.data->rows, &o, &f.progress));
 }
 
 /* ---- For the other bindings ------------------------------------------------------------------------------*/
@@ -481,10 +595,10 @@ void ev_bind_data(lua_State *L) {
       {"n_of_user", data_n_of_user}, {"history", data_history}, {"columns", data_columns},
       {"item_counts", data_item_counts}, {"n_rows", data_n_rows}, {"item_scores", fit_item_scores},
       {"item_knn", fit_item_knn}, {"content", fit_content}, {"ease", fit_ease}, {"ials", fit_ials},
-      {"ranker", fit_ranker}, {"__gc", data_close}, {NULL, NULL}};
+      {"graph_filter", fit_graph_filter}, {"markov", fit_markov}, {"slim", fit_slim}, {"ranker", fit_ranker}, {"gbdt", fit_gbdt}, {"__gc", data_close}, {NULL, NULL}};
   static const luaL_Reg functions[] = {
       {"snapshot", snapshot_open}, {"data_split", data_split}, {"data_artifact", data_artifact},
-      {"data_set_rows", data_rows}, {"data_add_rows", data_add_rows}, {"on_progress", on_progress}, {NULL, NULL}};
+      {"data_set_rows", data_rows}, {"data_add_rows", data_add_rows}, {"data_click_rows", data_click_rows}, {"on_progress", on_progress}, {NULL, NULL}};
   ev_lua_class(L, EV_SNAPSHOT, snapshot_methods);
   ev_lua_class(L, EV_DATA, data_methods);
   lua_pop(L, 2);

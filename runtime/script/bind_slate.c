@@ -154,6 +154,27 @@ static int slate_quota(lua_State *L) { /* slate:quota(data, {column=, cap=, n=})
   return 0;
 }
 
+static int slate_dpp(lua_State *L) { /* slate:dpp(data, {column=, theta=, alike=, n=}) */
+  ev_slate *s = ev_lua_slate(L, 1);
+  const ev_column *c = feature(L);
+  float theta = (float)ev_lua_field_number(L, 3, "theta", 0.7, 0, 0.999);
+  float alike = (float)ev_lua_field_number(L, 3, "alike", 0.9, 0, 1);
+  size_t n = (size_t)ev_lua_field_number(L, 3, "n", 20, 0, EV_SLATE_MAX_ITEMS);
+  EV_CHECK(L, ev_slate_dpp(s, c, theta, alike, n));
+  return 0;
+}
+
+static int slate_calibrate(lua_State *L) { /* slate:calibrate(data, {column=, lambda=, alpha=, n=}, request) */
+  ev_slate *s = ev_lua_slate(L, 1);
+  const ev_column *c = feature(L);
+  float lambda = (float)ev_lua_field_number(L, 3, "lambda", 0.5, 0, 1);
+  float alpha = (float)ev_lua_field_number(L, 3, "alpha", 0.01, 1e-6, 0.999);
+  size_t n = (size_t)ev_lua_field_number(L, 3, "n", 20, 0, EV_SLATE_MAX_ITEMS);
+  ev_requests r = ev_lua_one(ev_lua_request(L, 4));
+  EV_CHECK(L, ev_slate_calibrate(s, c, r.history + r.history_ptr[0], r.history_ptr[1] - r.history_ptr[0], lambda, alpha, n));
+  return 0;
+}
+
 static int push_column(lua_State *L, const char *name) {
   lua_pushvalue(L, lua_upvalueindex(2)); /* slate_column */
   lua_pushvalue(L, 1);
@@ -199,7 +220,7 @@ void ev_bind_slate(lua_State *L) {
       {"item", slate_item}, {"score_at", slate_score_at}, {"source_at", slate_source_at}, {"items", slate_items},
       {"push", slate_push}, {"clear", slate_clear}, {"sort", slate_sort}, {"truncate", slate_truncate},
       {"copy", slate_copy}, {"lookup", slate_lookup}, {"set_source", slate_set_source}, {"union", slate_union}, {"mmr", slate_mmr},
-      {"quota", slate_quota}, {"columns", slate_columns}, {NULL, NULL}};
+      {"quota", slate_quota}, {"dpp", slate_dpp}, {"calibrate", slate_calibrate}, {"columns", slate_columns}, {NULL, NULL}};
   static const luaL_Reg meta[] = {{"__len", slate_size}, {"__gc", slate_close}, {"__tostring", slate_text}, {NULL, NULL}};
   ev_lua_class(L, EV_SLATE, meta);
   lua_newtable(L); /* methods */

@@ -201,9 +201,18 @@ ev_status ev_slate_union(ev_slate *out, ev_slate *const *in, const char *const *
 /* Greedy re-ranking of the first n places; the rest keeps its order behind them.
  * mmr: argmax λ s(i) − (1−λ) max_{j chosen} sim(i, j), scores scaled to [0, 1] first (Carbonell and Goldstein
  * 1998); sim is the Jaccard index of the items' tokens in a TOKEN or TOKEN_LIST column.
- * quota: at most cap of the first n may share a token of the column; then the best of what is left fills up. */
+ * quota: at most cap of the first n may share a token of the column; then the best of what is left fills up.
+ * dpp: greedy maximum of log det of the determinantal point process with kernel Lᵢⱼ = qᵢ Sᵢⱼ qⱼ (Chen, Zhang and Zhou 2018):
+ * qᵢ = exp(θ s(i) / (2 (1 − θ))), scores scaled to [0, 1], Sᵢᵢ = 1, Sᵢⱼ = alike · sim(i, j). 0 <= θ < 1 is how much scores
+ * count, 0 <= alike <= 1 how much being alike does; at 1, no two items of the same tokens are chosen. It stops early when
+ * nothing left adds to the determinant.
+ * calibrated: argmax (1−λ) s(i) − λ KL(p ‖ (1−α) q + α p), scores scaled to [0, 1]; p and q are the shares of the column's
+ * tokens in the history and in what is chosen with i, an item of m tokens giving 1/m to each (Steck 2018). A history without
+ * tokens leaves the slate as it is. */
 ev_status ev_slate_mmr(ev_slate *s, const ev_column *c, float lambda, size_t n);
 ev_status ev_slate_quota(ev_slate *s, const ev_column *c, size_t cap, size_t n);
+ev_status ev_slate_dpp(ev_slate *s, const ev_column *c, float theta, float alike, size_t n);
+ev_status ev_slate_calibrate(ev_slate *s, const ev_column *c, const uint32_t *history, size_t n_history, float lambda, float alpha, size_t n);
 
 /* ---- Index -----------------------------------------------------------------------------------------------
  * Vectors by row number, and the k best for a query. Rows are the caller's numbers, from 0 and dense: memory goes with

@@ -4,6 +4,8 @@ import os
 import sys
 
 import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
 
 from support import ROOT, Home, main
 
@@ -93,6 +95,82 @@ def test_ease_is_its_closed_form():
             b = -p / np.diag(p)[None, :]
             np.fill_diagonal(b, 0)
             agree(d, (x * w_in) @ b * w_out, index)
+
+
+def graph_filter_reference(x, k, alpha, sharpen_time=0.0, order=4):
+    """GF-CF with SciPy's truncated SVD, and BSPM's early merge where there is a time to sharpen."""
+    deg_u, deg_i = x.sum(1), x.sum(0)
+    with np.errstate(divide="ignore"):
+        half_u, half_i = np.where(deg_u > 0, deg_u ** -0.5, 0), np.where(deg_i > 0, deg_i ** -0.5, 0)
+    r = scipy.sparse.csr_matrix(half_u[:, None] * x * half_i)
+    _, _, vt = scipy.sparse.linalg.svds(r, k=k, tol=1e-10, random_state=1)
+    y = (r.T @ (r @ x.T)).T + alpha * (((x * half_i) @ vt.T) @ vt) * np.where(half_i > 0, 1 / np.maximum(half_i, 1e-9), 0)
+    term = y
+    for j in range(1, order + 1 if sharpen_time > 0 else 1):
+        term = -sharpen_time / j * (r.T @ (r @ term.T)).T
+        y = y + term
+    return y
+
+
+def test_graph_filter_is_gfcf_and_bspm_by_scipy():
+    for shape, sets, reference in (
+            ({}, {"n_dims": 12, "low_pass": 0.3, "sharpen_steps": 0}, (12, 0.3)),
+            ({"n_users": 700, "n_items": 900, "seed": 5}, {"n_dims": 10, "low_pass": 0.4, "sharpen_steps": 0}, (10, 0.4)),
+            ({"n_users": 700, "n_items": 900, "seed": 6}, {"n_dims": 10, "low_pass": 0.2, "sharpen_steps": 1, "sharpen_time": 2.5}, (10, 0.2, 2.5))):
+        with Home() as home:
+            make_data(home, **shape)
+            d = dump(home, "graph_filter", sets)
+            x, index = matrix(d)
+            agree(d, graph_filter_reference(x, *reference), index, tolerance=1e-3)
+
+
+def test_markov_counts_transitions():
+    with Home() as home:
+        make_data(home)
+        d = dump(home, "markov", {"window": 2, "decay": 0.5, "backward": 0.25, "from_power": 1, "to_power": 0.5, "shrink": 2, "half_life": 3, "neighbours": 1000})
+        x, index = matrix(d)
+        n, c, h = x.sum(0), np.zeros((x.shape[1],) * 2), np.zeros_like(x)
+        for u, r in enumerate(d["lists"]):
+            items = [index[i] for i in r["train"]]
+            for back, i in enumerate(reversed(items)):
+                h[u, i] = 2 ** (-back / 3)
+            for a, i in enumerate(items):
+                for d_, j in enumerate(items[a + 1:a + 3]):
+                    c[i, j] += 0.5 ** d_
+                    c[j, i] += 0.25 * 0.5 ** d_
+        agree(d, h @ (c / (n[:, None] * n[None, :] ** 0.5 + 2)), index, only_positive=True)
+
+
+def test_slim_is_the_elastic_net():
+    """Against proximal gradient descent in doubles, and scikit-learn's ElasticNet where it is installed."""
+    with Home() as home:
+        make_data(home)
+        for l1, l2, nonnegative in ((1.0, 5.0, True), (0.5, 3.0, False)):
+            d = dump(home, "slim", {"l1": l1, "l2": l2, "nonnegative": nonnegative, "candidates": 5000})
+            x, index = matrix(d)
+            gram, n = x.T @ x, x.shape[1]
+            step = 1 / (np.linalg.eigvalsh(gram)[-1] + l2)
+            w = np.zeros((n, n))
+            for _ in range(3000):
+                w = w - step * (gram @ w - gram + l2 * w)
+                w = np.maximum(w - step * l1, 0) if nonnegative else np.sign(w) * np.maximum(np.abs(w) - step * l1, 0)
+                np.fill_diagonal(w, 0)
+            if nonnegative:
+                agree(d, x @ w, index, tolerance=2e-3, only_positive=True)
+            else:  # a score of exactly 0 is no candidate of ours, so lists may differ at their end
+                s = x @ w
+                for u, r in enumerate(d["lists"]):
+                    mine = np.array([s[u, index[i]] for i in r["items"]])
+                    assert np.abs(mine - np.array(r["scores"])).max(initial=0) < 2e-3
+            try:
+                from sklearn.linear_model import ElasticNet
+            except ImportError:
+                continue
+            for j in range(0, n, 7):
+                net = ElasticNet(alpha=(l1 + l2) / len(x), l1_ratio=l1 / (l1 + l2), fit_intercept=False, positive=nonnegative, max_iter=100000, tol=1e-10)
+                others = np.arange(n) != j
+                net.fit(x[:, others], x[:, j])
+                assert np.abs(net.coef_ - w[others, j]).max() < 1e-5
 
 
 def test_content_is_cosine_of_tfidf():
@@ -210,7 +288,7 @@ def test_metrics_are_their_formulas():
 def test_every_agent_is_the_same_whatever_the_threads():
     with Home() as home:
         make_data(home)
-        for agent in ("ease", "ials", "item_knn", "similar_content"):
+        for agent in ("ease", "graph_filter", "ials", "item_knn", "markov", "similar_content", "slim"):
             seen = set()
             for threads in ("1", "3"):
                 with Home() as other:

@@ -33,8 +33,8 @@ end
 
 local methods = {
   vector = words "get set add mul map sum range normalise gt max_with min_with log exp sqrt abs copy",
-  slate = words "item score_at source_at items push clear sort truncate copy lookup set_source union mmr quota columns column",
-  data = words [[n_users n_items n_interactions n_of_user history columns item_counts n_rows item_scores item_knn content ease ials ranker]],
+  slate = words "item score_at source_at items push clear sort truncate copy lookup set_source union mmr quota dpp calibrate columns column",
+  data = words [[n_users n_items n_interactions n_of_user history columns item_counts n_rows item_scores item_knn content ease ials ranker gbdt]],
   model = words "kind recall score rank item_scores",
   request = words "history top",
   state = words "get add vector lookup",
@@ -192,6 +192,8 @@ describe("items and places", function()
     for _, column in ipairs(a.data:columns "item") do tokens = tokens or (column.type ~= "float" and column.name) end
     a.slate:mmr(a.data, { column = tokens, lambda = 0.5, n = 6 })
     a.slate:quota(a.data, { column = tokens, cap = 1, n = 6 })
+    a.slate:dpp(a.data, { column = tokens, theta = 0.5, n = 6 })
+    a.slate:calibrate(a.data, { column = tokens, lambda = 0.5, n = 6 }, a.request)
     local looked = a.slate:lookup(a.vector:set(2))
     assert.equal(4, looked:sum()) -- of the two items there are; 0 elsewhere
     assert.equal(0, a.state:lookup(a.slate):sum())
@@ -219,7 +221,9 @@ describe("options", function()
     local known = {
       item_knn = words "neighbours shrink alpha user_power", content = words "columns neighbours idf_power half_life",
       ease = words "lambda user_power item_power_in item_power_out", ials = words "n_dims unobserved_weight regularization frequency_power init_std seed",
-      ranker = words "n_dims learning_rate regularization negatives_per_positive user_columns item_columns seed use_features",
+      ranker = words "n_dims learning_rate regularization negatives_per_positive user_columns item_columns seed use_features use_ids",
+      gbdt = words [[n_leaves max_depth n_bins one_hot learning_rate l2 min_child_weight min_gain subsample column_share smoothing
+        negatives_per_positive user_columns item_columns seed use_features use_ids]],
       item_counts = words "half_life_days window_days",
     }
     for name, keys in pairs(known) do
@@ -263,7 +267,7 @@ describe("options", function()
 
   it("do not let a handle without an artifact fit, nor one make more than sixteen models", function()
     local view = a.snapshot:view(native.TRAIN)
-    for _, name in ipairs(words "item_knn content ease ials ranker") do support.refused("cannot fit", view[name], view, {}) end
+    for _, name in ipairs(words "item_knn content ease ials ranker gbdt") do support.refused("cannot fit", view[name], view, {}) end
     support.refused("cannot fit", view.item_scores, view, view:item_counts())
     native.data_artifact(view, a.artifact .. ".many", 1)
     for _ = 1, 16 do view:item_scores(view:item_counts()) end
@@ -272,6 +276,9 @@ describe("options", function()
       native.data_artifact(view, a.artifact .. ".many", 1)
       view:ranker {}
     end)
+    support.refused("only an agent of role rank", view.gbdt, view, {})
+    native.data_artifact(a.data, a.artifact .. ".hostile", 1)
+    support.refused("clicks, always or never", a.data.ranker, a.data, { use_ids = "sometimes" })
     support.refused("not a number", view.item_scores, view, view:item_counts():mul(0 / 0))
   end)
 end)

@@ -25,10 +25,10 @@ static void close_world(world *w) {
   ev_snapshot_close(w->s);
 }
 
-enum { SCORES, KNN, CONTENT, EASE, IALS, RANKER, N_FITS };
+enum { SCORES, KNN, CONTENT, EASE, MARKOV, SLIM, IALS, GRAPH, RANKER, GBDT, N_FITS }; /* from IALS on they have a seed */
 
-/* A factorisation machine of every column, on four slates of forty. */
-static ev_status fit_ranker(const world *w, const char *path, uint64_t seed) {
+/* A factorisation machine or trees of every column, on four slates of forty. */
+static ev_status fit_ranker(const world *w, const char *path, uint64_t seed, bool trees) {
   static const char *const dense[] = {"score"};
   const char *columns[16];
   size_t n = ev_snapshot_n_columns(w->s, EV_ITEM);
@@ -42,7 +42,9 @@ static ev_status fit_ranker(const world *w, const char *path, uint64_t seed) {
   ev_status status = slate == NULL ? EV_ENOMEM : ev_slate_append(slate, items, scores, 40, 0);
   for (uint32_t u = 0; u < 4 && status == EV_OK; u++) status = ev_rank_rows_add(rows, slate, u, clicked, 3);
   ev_ranker_options o = {.n_dims = 2, .epochs = 2, .learning_rate = 0.05f, .negatives_per_positive = 2, .item_columns = columns, .n_item_columns = n, .seed = seed};
-  if (status == EV_OK) status = ev_fit_ranker(path, w->s, rows, &o, NULL);
+  ev_gbdt_options g = {.n_trees = 5, .n_leaves = 6, .max_depth = 4, .n_bins = 32, .one_hot = 8, .learning_rate = 0.3f, .l2 = 1, .min_child_weight = 0.1f, .subsample = 0.7f,
+                       .column_share = 0.8f, .smoothing = 5, .item_columns = columns, .n_item_columns = n, .ids = true, .seed = seed};
+  if (status == EV_OK) status = trees ? ev_fit_gbdt(path, w->s, rows, &g, NULL) : ev_fit_ranker(path, w->s, rows, &o, NULL);
   ev_slate_free(slate);
   ev_rank_rows_free(rows);
   return status;
@@ -60,7 +62,14 @@ static ev_status fit(int which, const world *w, const char *path, uint64_t seed)
     case KNN: return ev_fit_item_knn(path, w->v, &(ev_item_knn_options){20, 10, 0.5f, 0.3f}, NULL);
     case CONTENT: return ev_fit_content(path, w->v, &(ev_content_options){NULL, 0, 20, 1, 5}, NULL);
     case EASE: return ev_fit_ease(path, w->v, &(ev_ease_options){20, 0.2f, 0.2f, 0.3f}, NULL);
-    case RANKER: return fit_ranker(w, path, seed);
+    case MARKOV: return ev_fit_markov(path, w->v, &(ev_markov_options){.neighbours = 20, .window = 4, .decay = 0.8f, .backward = 0.3f, .from_power = 0.5f,
+                                                                       .to_power = 0.3f, .shrink = 1, .user_power = 0.2f, .half_life = 3}, NULL);
+    case SLIM: return ev_fit_slim(path, w->v, &(ev_slim_options){.l1 = 0.5f, .l2 = 3, .candidates = 40, .user_power = 0.1f, .tolerance = 1e-3f}, NULL);
+    case GRAPH: return ev_fit_graph_filter(path, w->v, &(ev_graph_filter_options){.n_dims = 8, .user_power = 0.5f, .item_power = 0.5f, .low_pass = 0.3f,
+                                           .low_pass_power = 0.5f, .blur_time = 1, .blur_steps = 1, .sharpen_time = 2, .sharpen_steps = 1, .sharpen_order = 2,
+                                           .tolerance = 1e-3f, .seed = seed}, NULL);
+    case RANKER: return fit_ranker(w, path, seed, false);
+    case GBDT: return fit_ranker(w, path, seed, true);
     default: return ev_fit_ials(path, w->v, &(ev_ials_options){16, 3, 0.1f, 0.01f, 1, 0.1f, seed}, NULL);
   }
 }
@@ -114,7 +123,7 @@ static ev_status ask(const world *w, const char *path) {
   uint32_t ids[10], items[] = {0, 1, 2};
   float scores[10];
   EV_TRY(ev_model_open(&m, path));
-  if (strcmp(ev_model_kind(m), "ranker") == 0) {
+  if (strcmp(ev_model_kind(m), "ranker") == 0 || strcmp(ev_model_kind(m), "gbdt") == 0) {
     ev_slate *slate = ev_slate_new();
     ev_status ranked = slate == NULL ? EV_ENOMEM : ev_slate_append(slate, items, (float[]){0, 0, 0}, 3, 0);
     if (ranked == EV_OK) ranked = ev_ranker_score(m, w->s, slate, 0, scores);
@@ -232,7 +241,17 @@ static void damaged_models_are_refused(void **s) {
       {RANKER, "options", SHORTER, 0, 0}, {RANKER, "options", SET, 1, -1}, {RANKER, "options", SET, 1, NAN},
       {RANKER, "options", SET, 3, 3}, {RANKER, "options", SET, 3, 1e9},
       {RANKER, "fields", SET, 0, '9'}, {RANKER, "fields", SET, 2, 'x'}, {IALS, "gram", SHORTER, 0, 0}, {IALS, "options", SHORTER, 0, 0},
-      {CONTENT, "options", SHORTER, 0, 0},
+      {GRAPH, "user_ptr", SHORTER, 0, 0}, {GRAPH, "item_ptr", SHORTER, 0, 0}, {GRAPH, "user_idx", SHORTER, 0, 0}, {GRAPH, "item_idx", SHORTER, 0, 0},
+      {GRAPH, "user_weight", SHORTER, 0, 0}, {GRAPH, "item_weight", SHORTER, 0, 0}, {GRAPH, "v", SHORTER, 0, 0}, {GRAPH, "low", SHORTER, 0, 0},
+      {GRAPH, "in", SHORTER, 0, 0}, {GRAPH, "out", SHORTER, 0, 0}, {GRAPH, "last", SHORTER, 0, 0}, {GRAPH, "options", SHORTER, 0, 0},
+      {GRAPH, "user_ptr", SET, 0, 1}, {GRAPH, "user_ptr", SET, 30, 1e15}, {GRAPH, "item_ptr", SET, (size_t)n, 0}, {GRAPH, "item_ptr", SET, 5, 1e15},
+      {GRAPH, "user_idx", SET, 3, n}, {GRAPH, "item_idx", SET, 3, 70}, {GRAPH, "options", SET, 1, 0}, {GRAPH, "options", SET, 3, 1e5}, {GRAPH, "options", SET, 4, 5},
+      {GRAPH, "options", SET, 2, NAN}, {GRAPH, "options", SET, 0, -1},
+      {CONTENT, "options", SHORTER, 0, 0}, {RANKER, "known", SHORTER, 0, 0}, {RANKER, "slots", SHORTER, 0, 0}, {RANKER, "slots", SET, 0, 1},
+      {GBDT, "fields", SHORTER, 0, 0}, {GBDT, "known", SHORTER, 0, 0}, {GBDT, "facts", SHORTER, 0, 0}, {GBDT, "numbers", SHORTER, 0, 0},
+      {GBDT, "nodes", SHORTER, 0, 0}, {GBDT, "options", SHORTER, 0, 0}, {GBDT, "options", SET, 1, NAN}, {GBDT, "columns", SET, 0, 6},
+      {GBDT, "columns", SET, 0, 1}, {GBDT, "columns", SET, 1, 999}, {GBDT, "nodes", SET, 0, 4094}, {GBDT, "nodes", SET, 1, 0},
+      {GBDT, "nodes", SET, 2, 0}, {GBDT, "nodes", SET, 2, 4294967295.0}, {GBDT, "roots", SET, 1, 1e6}, {GBDT, "roots", SET, 0, 4294967295.0},
   };
   for (int f = 0; f < N_FITS; f++) {
     ev_pack *p;

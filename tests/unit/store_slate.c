@@ -1,44 +1,5 @@
-/* store_slate.c - slates and their re-ranking against naive versions on random slates. */
-#include <math.h>
-
-#include "store/store.h"
-#include "support.h"
-
-enum { MOST = 200, EXTRA = 3 };
-
-typedef struct row { /* a candidate of the naive slate */
-  uint32_t item, source;
-  float score, extra[EXTRA];
-} row;
-
-static const char *const extras[EXTRA] = {"a", "b", "a name of forty-seven bytes, which is the limit"};
-
-static float random_score(ev_rng *r) { /* few values, so that there are ties, and what no recall should send but one may */
-  uint32_t kind = ev_rng_below(r, 30);
-  return kind == 0 ? NAN : kind == 1 ? INFINITY : kind == 2 ? -INFINITY : (float)ev_rng_below(r, 12) / 4 - 1;
-}
-
-static size_t random_slate(ev_slate *s, row *rows, ev_rng *r, size_t n, uint32_t n_items, bool distinct) {
-  ev_slate_clear(s);
-  float *column[EXTRA];
-  uint32_t pool[MOST];
-  for (uint32_t i = 0; i < n_items && i < MOST; i++) pool[i] = i;
-  if (distinct && n > n_items) n = n_items;
-  for (size_t i = 0; i < n; i++) {
-    uint32_t swap, j = (uint32_t)i + ev_rng_below(r, n_items - (uint32_t)(distinct ? i : 0)), item = distinct ? pool[j] : ev_rng_below(r, n_items);
-    if (distinct) swap = pool[i], pool[i] = pool[j], pool[j] = swap;
-    rows[i] = (row){item, 1u << ev_rng_below(r, 32), random_score(r), {0}};
-    assert_int_equal(ev_slate_append(s, &rows[i].item, &rows[i].score, 1, rows[i].source), EV_OK);
-  }
-  for (int c = 0; c < EXTRA; c++) {
-    assert_int_equal(ev_slate_column(s, extras[c], &column[c]), EV_OK);
-    for (size_t i = 0; i < n; i++) {
-      assert_true(column[c][i] == 0);
-      column[c][i] = rows[i].extra[c] = (float)ev_rng_normal(r);
-    }
-  }
-  return n;
-}
+/* store_slate.c - slates against naive versions on random slates. */
+#include "slates.h"
 
 static bool same(float x, float y) { return x == y || (isnan(x) && isnan(y)); }
 
@@ -197,127 +158,6 @@ static void a_union_has_each_item_once_and_knows_who_proposed_it(void **s) {
   ev_slate_free(out);
 }
 
-/* ---- Re-ranking ----------------------------------------------------------------------------------------*/
-enum { ITEMS = 60, TOKENS = 8, LONGEST = 4 };
-typedef struct catalogue { /* a random column of tokens; lists may repeat one */
-  uint64_t ptr[ITEMS + 1];
-  uint32_t codes[ITEMS * LONGEST];
-  ev_column column;
-} catalogue;
-
-static void random_catalogue(catalogue *c, ev_rng *r, ev_column_type type) {
-  c->ptr[0] = 0;
-  for (size_t i = 0; i < ITEMS; i++) {
-    if (type == EV_TOKEN) {
-      c->codes[i] = ev_rng_below(r, 6) == 0 ? EV_NONE : ev_rng_below(r, TOKENS);
-      continue;
-    }
-    c->ptr[i + 1] = c->ptr[i] + ev_rng_below(r, LONGEST + 1);
-    for (uint64_t k = c->ptr[i]; k < c->ptr[i + 1]; k++) c->codes[k] = ev_rng_below(r, TOKENS);
-  }
-  c->column = (ev_column){.name = "tokens", .type = type, .n_rows = ITEMS, .codes = c->codes, .ptr = type == EV_TOKEN ? NULL : c->ptr, .n_tokens = TOKENS};
-}
-
-static unsigned set_of(const catalogue *c, uint32_t item) { /* an item's tokens as bits */
-  unsigned set = 0;
-  if (item >= ITEMS) return 0;
-  if (c->column.type == EV_TOKEN) return c->codes[item] == EV_NONE ? 0 : 1u << c->codes[item];
-  for (uint64_t k = c->ptr[item]; k < c->ptr[item + 1]; k++) set |= 1u << c->codes[k];
-  return set;
-}
-
-static size_t place_of(const row *rows, size_t n, uint32_t item) {
-  size_t i = 0;
-  while (i < n && rows[i].item != item) i++;
-  return i;
-}
-
-/* What mmr says of a candidate when the first `places` of the result are chosen: from the formula, in doubles. */
-static double mmr_value(const catalogue *c, const row *rows, size_t n, size_t i, const uint32_t *result, size_t places, double lambda) {
-  double lo = INFINITY, hi = -INFINITY, likeness = 0;
-  for (size_t k = 0; k < n; k++)
-    if (isfinite(rows[k].score)) lo = fmin(lo, rows[k].score), hi = fmax(hi, rows[k].score);
-  double score = isfinite(rows[i].score) ? (hi > lo ? (rows[i].score - lo) / (hi - lo) : 0) : rows[i].score > 0;
-  unsigned mine = set_of(c, rows[i].item);
-  for (size_t p = 0; p < places; p++) {
-    unsigned other = set_of(c, result[p]);
-    if ((mine | other) != 0) likeness = fmax(likeness, (double)__builtin_popcount(mine & other) / __builtin_popcount(mine | other));
-  }
-  return lambda * score - (1 - lambda) * likeness;
-}
-
-static void mmr_takes_the_best_of_the_formula_at_every_place(void **s) {
-  (void)s;
-  static catalogue c;
-  ev_slate *x = ev_slate_new();
-  row rows[MOST];
-  for (uint64_t seed = 0; seed < 300; seed++) {
-    ev_rng r;
-    ev_rng_seed(&r, seed, 2);
-    random_catalogue(&c, &r, seed % 2 == 0 ? EV_TOKEN : EV_TOKEN_LIST);
-    size_t n = random_slate(x, rows, &r, ev_rng_below(&r, 50), ITEMS + 5, true), places = ev_rng_below(&r, 60);
-    float lambda = (float)ev_rng_below(&r, 5) / 4;
-    assert_int_equal(ev_slate_mmr(x, &c.column, lambda, places), EV_OK);
-    assert_int_equal(ev_slate_n(x), n);
-    if (places > n) places = n;
-    const uint32_t *result = ev_slate_items(x);
-    bool taken[MOST] = {false};
-    for (size_t p = 0; p < n; p++) {
-      size_t chosen = place_of(rows, n, result[p]), first = 0;
-      assert_true(chosen < n && !taken[chosen] && ev_slate_find(x, "b")[p] == rows[chosen].extra[1]);
-      taken[chosen] = true;
-      if (p >= places) { /* the rest keeps its order */
-        while (first < chosen && taken[first]) first++;
-        assert_int_equal(first, chosen);
-        continue;
-      }
-      double value = mmr_value(&c, rows, n, chosen, result, p, lambda);
-      for (size_t i = 0; i < n; i++)
-        if (!taken[i]) assert_true(mmr_value(&c, rows, n, i, result, p, lambda) <= value + 1e-6);
-    }
-  }
-  ev_slate_free(x);
-}
-
-static void a_quota_holds_and_gives_way_only_when_it_must(void **s) {
-  (void)s;
-  static catalogue c;
-  ev_slate *x = ev_slate_new();
-  row rows[MOST];
-  for (uint64_t seed = 0; seed < 300; seed++) {
-    ev_rng r;
-    ev_rng_seed(&r, seed, 3);
-    random_catalogue(&c, &r, seed % 2 == 0 ? EV_TOKEN : EV_TOKEN_LIST);
-    size_t n = random_slate(x, rows, &r, ev_rng_below(&r, 50), ITEMS + 5, true), places = ev_rng_below(&r, 60), cap = ev_rng_below(&r, 4), m = 0;
-    uint32_t expected[MOST];
-    bool taken[MOST] = {false};
-    for (size_t i = 0; i < n && m < places; i++) { /* taken when no token of it is at its cap among those before */
-      bool room = true;
-      for (unsigned t = 0; t < TOKENS; t++) {
-        size_t share = 0;
-        for (size_t k = 0; k < m; k++) share += set_of(&c, expected[k]) >> t & 1;
-        if ((set_of(&c, rows[i].item) >> t & 1) && share >= cap) room = false;
-      }
-      if (room) taken[i] = true, expected[m++] = rows[i].item;
-    }
-    for (size_t i = 0; i < n; i++)
-      if (!taken[i]) expected[m++] = rows[i].item;
-    assert_int_equal(ev_slate_quota(x, &c.column, cap, places), EV_OK);
-    assert_int_equal(ev_slate_n(x), n);
-    assert_memory_equal(ev_slate_items(x), expected, n * sizeof *expected);
-    for (size_t i = 0; i < n; i++) assert_true(ev_slate_find(x, "a")[i] == rows[place_of(rows, n, expected[i])].extra[0]);
-  }
-  ev_slate_clear(x);
-  ev_slate *fresh = ev_slate_new();
-  const ev_column numbers = {.name = "numbers", .type = EV_FLOAT};
-  assert_int_equal(ev_slate_quota(fresh, &c.column, 1, 10), EV_OK); /* nothing to do, and no memory yet */
-  assert_int_equal(ev_slate_mmr(fresh, &c.column, 0.5f, 10), EV_OK);
-  assert_int_equal(ev_slate_quota(x, &numbers, 1, 10), EV_EINVAL);
-  assert_int_equal(ev_slate_mmr(x, &numbers, 0.5f, 10), EV_EINVAL);
-  ev_slate_free(fresh);
-  ev_slate_free(x);
-}
-
 static ev_status work(const ev_column *c) {
   static const char *const names[2] = {"x", "y"};
   const uint32_t items[5] = {1, 2, 3, 4, 5};
@@ -351,8 +191,8 @@ static void slates_survive_faults(void **s) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(sorting_cutting_and_moving_take_every_column_along), cmocka_unit_test(what_makes_no_sense_is_refused_and_changes_nothing),
-      cmocka_unit_test(a_union_has_each_item_once_and_knows_who_proposed_it), cmocka_unit_test(mmr_takes_the_best_of_the_formula_at_every_place),
-      cmocka_unit_test(a_quota_holds_and_gives_way_only_when_it_must), cmocka_unit_test(slates_survive_faults),
+      cmocka_unit_test(a_union_has_each_item_once_and_knows_who_proposed_it),
+      cmocka_unit_test(slates_survive_faults),
   };
   return RUN(tests);
 }

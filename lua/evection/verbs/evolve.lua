@@ -13,7 +13,7 @@ local yaml = require "evection.yaml"
 
 local evolve = {}
 
-local SEALED = { "ndcg@20", "recall@20", "coverage@20", "diversity@20" }
+local SEALED = { "ndcg@20", "recall@20", "coverage@20", "diversity@20", "auc", "gauc", "log_loss" }
 
 -- An evaluation in a child process. → what is kept of it: no per-user values, no clocks
 function evolve.measure(args)
@@ -42,6 +42,7 @@ local function evaluator(p, l, run, data, workers)
       ledger.put_genome(l, c)
       args[i] = {
         composition = p.composition.source, sets = e.sets, data = data, fold = "valid", seed = p.seed, users = e.users, reward = p.reward, bootstrap = 0,
+        task = p.task, positive_rating = p.positive_rating,
       }
     end
     native.jobs_run {
@@ -60,6 +61,14 @@ end
 
 -- Champion against the given composition on a fold, user by user.
 local function compare(p, champion, data, fold, refit)
+  if p.task == "clicks" then
+    local best = world.evaluate {
+      composition = p.composition.source, sets = champion.sets, against = { composition = p.composition.source, sets = {} }, data = data, fold = fold,
+      refit = refit, seed = p.seed, confidence = p.promotion.confidence, task = p.task, positive_rating = p.positive_rating,
+    }
+    local given = { data = best.data, data_hash = best.data_hash, genome = best.against.genome, metrics = best.against.metrics, n_users = best.n_users }
+    return given, best, best.against.difference[p.promotion.metric]
+  end
   local metric, pair = p.promotion.metric, {}
   for i, sets in ipairs { {}, champion.sets } do
     pair[i] = world.evaluate {
@@ -86,8 +95,10 @@ local function sealed_report(p, l, champion, data)
   for _, result in ipairs { given, best } do
     looks = ledger.look(l, { data = result.data, data_hash = result.data_hash, genome = result.genome, why = "report of an evolution run" })
   end
+  local promoted = valid.low > 0
+  if p.promotion.metric:match "loss$" then promoted = valid.high < 0 end
   return {
-    metric = p.promotion.metric, confidence = p.promotion.confidence, validation = valid, test = test, promoted = valid.low > 0,
+    metric = p.promotion.metric, confidence = p.promotion.confidence, validation = valid, test = test, promoted = promoted,
     given = values(given.metrics), champion = values(best.metrics), users = given.n_users, looks = looks,
     genomes = { given = given.genome, champion = best.genome },
   }
