@@ -38,7 +38,8 @@ ev_status ev_requests_check(const ev_requests *r, size_t n_items); /* every item
 ev_status ev_vectors_write(ev_pack_writer *w, const char *name, const float *rows, size_t n, size_t d, bool unit, const uint64_t *ptr);
 void ev_vectors_unit(float *x, size_t d); /* x / |x|; zeros stay */
 /* The k best of query · item + bias for each request, in ev_topk's order and padding; nothing where has[i] is false. */
-ev_status ev_vectors_topk(const ev_requests *r, const float *queries, const bool *has, const float *item, const float *bias, size_t n_items, size_t d, size_t k, uint32_t *ids, float *scores);
+ev_status ev_vectors_topk(const ev_requests *r, const float *queries, const bool *has, const float *item, const float *bias,
+                          size_t n_items, size_t d, size_t k, uint32_t *ids, float *scores);
 /* query · item + bias of given items. */
 void ev_vectors_score(float *out, const float *query, const float *item, const float *bias, size_t d, const uint32_t *items, size_t n);
 
