@@ -9,22 +9,29 @@
 
 #include "graph.h"
 
-#define SLICE 16384 /* floats a thread takes at a time; smaller tensors stay on the calling thread */
-#define AHEAD 8     /* rows */
+#define ALONE 262144 /* floats that the calling thread moves by itself */
+#define SLICE 32768  /* floats a thread takes at a time otherwise */
+#define AHEAD 8      /* rows */
 
-static size_t grain_of(size_t d) { return d >= SLICE ? 1 : SLICE / (d == 0 ? 1 : d); }
+/* Rows of a slice, for n rows of d floats. */
+static size_t grain_of(size_t n, size_t d) {
+  if (d <= 1) d = 1;
+  return n <= ALONE / d ? n : d >= SLICE ? 1 : SLICE / d;
+}
 
 static inline void prefetch_row(const float *row, size_t d) {
   for (size_t j = 0; j < d; j += 16) __builtin_prefetch(row + j);
 }
 
-/* ---- Sorting positions by id -----------------------------------------------------------------------------*/
+/* ---- Sorting positions by id -----------------------------------------------------------------------------
+ * Every pass counts its digit in each block of positions, adds the counts up over digits and then blocks, and puts each block's
+ * positions where they go. The first pass reads the ids themselves, and leaves those out that are none. */
 #define DIGIT 11
 #define SORT_BLOCKS 16
 #define SORT_TOGETHER 65536 /* positions from which threads share the work */
 
 typedef struct sort_pass {
-  const uint32_t *keys, *positions;
+  const uint32_t *keys, *positions; /* positions NULL: the first pass */
   uint32_t *keys_out, *positions_out;
   uint32_t (*count)[1 << DIGIT]; /* (blocks): how many of each digit, then where its next one goes */
   size_t n, blocks;
@@ -38,7 +45,8 @@ static void count_blocks(void *ctx, size_t begin, size_t end, int worker) {
   for (size_t b = begin; b < end; b++) {
     uint32_t *count = p->count[b];
     memset(count, 0, sizeof *count << p->bits);
-    for (size_t i = p->n * b / p->blocks, to = p->n * (b + 1) / p->blocks; i < to; i++) count[p->keys[i] >> p->shift & mask]++;
+    if (p->positions != NULL) for (size_t i = p->n * b / p->blocks, to = p->n * (b + 1) / p->blocks; i < to; i++) count[p->keys[i] >> p->shift & mask]++;
+    else for (size_t i = p->n * b / p->blocks, to = p->n * (b + 1) / p->blocks; i < to; i++) count[p->keys[i] & mask] += p->keys[i] != EV_NONE;
   }
 }
 
@@ -49,29 +57,31 @@ static void place_blocks(void *ctx, size_t begin, size_t end, int worker) {
   for (size_t b = begin; b < end; b++) {
     uint32_t *next = p->count[b];
     for (size_t i = p->n * b / p->blocks, to = p->n * (b + 1) / p->blocks; i < to; i++) {
+      if (p->positions == NULL && p->keys[i] == EV_NONE) continue;
       uint32_t at = next[p->keys[i] >> p->shift & mask]++;
       p->keys_out[at] = p->keys[i];
-      p->positions_out[at] = p->positions[i];
+      p->positions_out[at] = p->positions != NULL ? p->positions[i] : (uint32_t)i;
     }
   }
 }
 
 size_t ev_rows_sort(uint32_t *order, uint32_t *starts, uint32_t *scratch, const uint32_t *ids, size_t n) {
-  uint32_t count[SORT_BLOCKS][1 << DIGIT];
-  uint32_t *keys = scratch, *keys_to = scratch + n, *positions = order, *positions_to = starts, most = 0;
+  uint32_t count[SORT_BLOCKS][1 << DIGIT], most = 0;
   size_t m = 0, unique = 0;
   for (size_t i = 0; i < n; i++) {
-    if (ids[i] == EV_NONE) continue;
-    keys[m] = ids[i];
-    positions[m++] = (uint32_t)i;
-    most = ids[i] > most ? ids[i] : most;
+    uint32_t id = ids[i] + 1; /* 0: none */
+    m += id != 0;
+    most = id > most ? id : most;
   }
+  starts[0] = 0;
+  if (m == 0) return 0;
   /* Digits of equal width, as wide as the table of counts is worth clearing for so few. */
-  unsigned all = most == 0 ? 0 : 32 - (unsigned)__builtin_clz(most), widest = m < 2000 ? 8 : DIGIT;
-  unsigned passes = (all + widest - 1) / widest, bits = passes == 0 ? 0 : (all + passes - 1) / passes;
-  size_t blocks = m < SORT_TOGETHER ? 1 : (size_t)ev_threads() < SORT_BLOCKS ? (size_t)ev_threads() : SORT_BLOCKS; /* a stable sort has one result, however cut */
+  unsigned all = most <= 2 ? 1 : 32 - (unsigned)__builtin_clz(most - 1), widest = m < 2000 ? 8 : DIGIT;
+  unsigned passes = (all + widest - 1) / widest, bits = (all + passes - 1) / passes;
+  size_t blocks = n < SORT_TOGETHER ? 1 : (size_t)ev_threads() < SORT_BLOCKS ? (size_t)ev_threads() : SORT_BLOCKS; /* one result, however cut */
+  uint32_t *keys[2] = {scratch, scratch + n}, *positions[2] = {passes % 2 == 1 ? order : starts, passes % 2 == 1 ? starts : order}; /* the last pass writes to order */
   for (unsigned k = 0; k < passes; k++) {
-    sort_pass p = {keys, positions, keys_to, positions_to, count, m, blocks, k * bits, bits};
+    sort_pass p = {k == 0 ? ids : keys[(k + 1) % 2], k == 0 ? NULL : positions[(k + 1) % 2], keys[k % 2], positions[k % 2], count, k == 0 ? n : m, blocks, k * bits, bits};
     ev_parallel_for(blocks, 1, count_blocks, &p);
     uint32_t before = 0;
     for (size_t digit = 0; digit < (size_t)1 << bits; digit++)
@@ -81,17 +91,15 @@ size_t ev_rows_sort(uint32_t *order, uint32_t *starts, uint32_t *scratch, const 
         before += here;
       }
     ev_parallel_for(blocks, 1, place_blocks, &p);
-    uint32_t *swap = keys;
-    keys = keys_to, keys_to = swap;
-    swap = positions, positions = positions_to, positions_to = swap;
   }
-  if (positions != order && m > 0) memcpy(order, positions, m * sizeof *order);
+  const uint32_t *sorted = keys[(passes + 1) % 2];
   starts[0] = 0;
-  for (size_t i = 0; i < m; i++) { /* no branch: where a segment ends is written at each of its positions */
+  for (size_t i = 0; i + 1 < m; i++) { /* no branch: where a segment ends is written at each of its positions */
     starts[unique + 1] = (uint32_t)i + 1;
-    unique += i + 1 == m || keys[i + 1] != keys[i];
+    unique += sorted[i + 1] != sorted[i];
   }
-  return unique;
+  starts[unique + 1] = (uint32_t)m;
+  return unique + 1;
 }
 
 /* ---- Sums of segments --------------------------------------------------------------------------------------*/
@@ -138,7 +146,7 @@ static void sum_segments(void *ctx, size_t begin, size_t end, int worker) {
 void ev_rows_sum(float *out, const uint32_t *ids, const ev_rows_part *parts, size_t n_parts, const uint32_t *order, const uint32_t *starts, size_t n_unique, size_t d) {
   if (n_unique == 0 || d == 0) return;
   sum_job s = {out, ids, order, starts, parts, n_parts, n_unique, d};
-  ev_parallel_for(starts[n_unique], grain_of(d), sum_segments, &s);
+  ev_parallel_for(starts[n_unique], grain_of(starts[n_unique], d), sum_segments, &s);
 }
 
 /* ---- gather ------------------------------------------------------------------------------------------------*/
@@ -194,7 +202,7 @@ static ev_status gather_infer(const ev_graph *g, ev_node *n) {
 
 static ev_status gather_forward(ev_call *c) {
   gather_job g = {c->out, c->in[0], c->ids[1], ev_shape_size(&c->in_shape[1]), c->in_shape[0].dim[0], c->in_shape[0].rank == 2 ? c->in_shape[0].dim[1] : 1, false};
-  ev_parallel_for(g.n, grain_of(g.d), gather_rows, &g);
+  ev_parallel_for(g.n, grain_of(g.n, g.d), gather_rows, &g);
   return atomic_load(&g.wrong) ? wrong_id(c, g.ids, g.n, g.rows, "rows") : EV_OK;
 }
 
@@ -203,10 +211,12 @@ static void fill_zeros(void *ctx, size_t begin, size_t end, int worker) {
   memset((float *)ctx + begin, 0, (end - begin) * sizeof(float));
 }
 
+static void zero(float *out, size_t n) { ev_parallel_for(n, n <= 2 * ALONE ? n : 2 * SLICE, fill_zeros, out); }
+
 static ev_status gather_backward(ev_call *c) {
   size_t n = ev_shape_size(&c->in_shape[1]), d = c->in_shape[0].rank == 2 ? c->in_shape[0].dim[1] : 1;
   if (c->grad_in[0] == NULL) return EV_OK;
-  if (!c->add[0]) ev_parallel_for(ev_shape_size(&c->in_shape[0]), 4 * SLICE, fill_zeros, c->grad_in[0]);
+  if (!c->add[0]) zero(c->grad_in[0], ev_shape_size(&c->in_shape[0]));
   if (n == 0) return EV_OK;
   uint32_t *order = (void *)c->scratch, *starts = order + n, *scratch = starts + n + 1;
   size_t unique = ev_rows_sort(order, starts, scratch, c->ids[1], n);
@@ -242,7 +252,7 @@ static ev_status pick_backward(ev_call *c) {
   const uint32_t *ids = c->ids[1];
   size_t n = c->shape.dim[0], m = c->in_shape[0].dim[1];
   if (c->grad_in[0] == NULL) return EV_OK;
-  if (!c->add[0]) ev_parallel_for(n * m, 4 * SLICE, fill_zeros, c->grad_in[0]);
+  if (!c->add[0]) zero(c->grad_in[0], n * m);
   for (size_t i = 0; i < n; i++)
     if (ids[i] != EV_NONE) c->grad_in[0][i * m + ids[i]] += c->grad[i];
   return EV_OK;

@@ -5,8 +5,9 @@
 
 #include "graph.h"
 
-#define SLICE 16384 /* floats a thread takes at a time */
-#define EDGE 16     /* of a square that is transposed within the cache */
+#define ALONE 262144 /* floats that the calling thread moves by itself */
+#define SLICE 32768  /* floats a thread takes at a time otherwise */
+#define EDGE 16      /* of a square that is transposed within the cache */
 
 static size_t product_of(const size_t *dim, unsigned from, unsigned to) {
   size_t n = 1;
@@ -14,7 +15,11 @@ static size_t product_of(const size_t *dim, unsigned from, unsigned to) {
   return n;
 }
 
-static size_t grain_of(size_t row) { return row >= SLICE ? 1 : SLICE / (row == 0 ? 1 : row); }
+/* How many of n runs make a slice. */
+static size_t grain_of(size_t n, size_t run) {
+  if (run == 0) run = 1;
+  return n <= ALONE / run ? n : run >= SLICE ? 1 : SLICE / run;
+}
 
 /* out [+]= x. Nothing is said with memcpy about no elements. */
 static void put(float *out, const float *x, bool add, size_t n) {
@@ -99,7 +104,7 @@ static void turn_all(float *out, const float *x, const ev_shape *s, const double
   }
   turn t = {out, x, s->dim[i], product_of(s->dim, i + 1, j), s->dim[j], product_of(s->dim, j + 1, s->rank), add};
   size_t slabs = product_of(s->dim, 0, i) * t.middle * ((t.p + EDGE - 1) / EDGE);
-  ev_parallel_for(slabs, grain_of((t.p < EDGE ? t.p : EDGE) * t.q * t.inner), turn_slabs, &t);
+  ev_parallel_for(slabs, grain_of(slabs, (t.p < EDGE ? t.p : EDGE) * t.q * t.inner), turn_slabs, &t);
 }
 
 static ev_status transpose_infer(const ev_graph *g, ev_node *n) {
@@ -149,17 +154,17 @@ static void fill_runs(void *ctx, size_t begin, size_t end, int worker) {
 /* One long run is cut, so that threads share it. */
 static void move_all(size_t n, float *out, size_t out_step, const float *x, size_t x_step, size_t run, bool add) {
   if (n == 0 || run == 0) return;
-  if (n == 1 && run > 2 * SLICE) {
+  if (n == 1 && run > ALONE) {
     size_t whole = run / SLICE;
     ev_parallel_for(whole, 1, move_runs, &(move){out, x, SLICE, SLICE, SLICE, add});
     put(out + whole * SLICE, x + whole * SLICE, add, run % SLICE);
   } else {
-    ev_parallel_for(n, grain_of(run), move_runs, &(move){out, x, out_step, x_step, run, add});
+    ev_parallel_for(n, grain_of(n, run), move_runs, &(move){out, x, out_step, x_step, run, add});
   }
 }
 
 static void zero_all(size_t n, float *out, size_t out_step, size_t run) {
-  if (n > 0 && run > 0) ev_parallel_for(n, grain_of(run), fill_runs, &(move){.out = out, .out_step = out_step, .run = run});
+  if (n > 0 && run > 0) ev_parallel_for(n, grain_of(n, run), fill_runs, &(move){.out = out, .out_step = out_step, .run = run});
 }
 
 /* ---- concat --------------------------------------------------------------------------------------------------*/

@@ -3,7 +3,6 @@
  * A tensor is seen as (outer, n, inner), n being what goes. Sums are those that come back from a broadcast (broadcast.c).
  * Nothing has the sum 0, the mean 0, and the maximum and log-sum −∞. A maximum's gradient goes to the first of equals. */
 #include <math.h>
-#include <string.h>
 
 #include "broadcast.h"
 
@@ -87,17 +86,8 @@ static void rows_forward(void *ctx, size_t begin, size_t end, int worker) {
 static void rows_backward(void *ctx, size_t begin, size_t end, int worker) {
   (void)worker;
   const job *j = ctx;
-  size_t n = j->s.n;
-  if (j->logsumexp) {
-    ev_logsumexp_back(j->out + begin * n, j->g + begin, j->x + begin * n, j->y + begin, j->add, end - begin, n);
-    return;
-  }
-  if (!j->add && n > 0) memset(j->out + begin * n, 0, (end - begin) * n * sizeof *j->out);
-  for (size_t r = begin; r < end; r++) {
-    size_t i = 0;
-    while (i < n && j->x[r * n + i] != j->y[r]) i++;
-    if (i < n) j->out[r * n + i] += j->g[r];
-  }
+  size_t at = begin * j->s.n;
+  (j->logsumexp ? ev_logsumexp_back : ev_max_back)(j->out + at, j->g + begin, j->x + at, j->y + begin, j->add, end - begin, j->s.n);
 }
 
 /* One piece: `some` columns of one outer index, whose first element is at `at` in x and at `to` in the result. */

@@ -11,7 +11,7 @@
 
 #include "graph.h"
 
-#define ALONE 100000      /* multiply-adds that the calling thread does by itself */
+#define ALONE 1000000     /* multiply-adds that the calling thread does by itself */
 #define BLOCK_ROWS 128    /* of a convolution */
 #define PARTS 16          /* of the gradient of a convolution's weights, at most */
 #define PART_ROWS 512     /* at least */
@@ -64,11 +64,8 @@ static void attend_pairs_back(void *ctx, size_t begin, size_t end, int worker) {
     size_t sequence = u / a->heads, head = u % a->heads, at = a->begins[sequence] * a->width + head * a->d;
     ev_head h = head_of(a, sequence);
     float *grad[3];
-    for (int k = 0; k < 3; k++) {
-      grad[k] = c->grad_in[k] != NULL ? c->grad_in[k] + at : NULL;
-      for (size_t t = 0; t < h.n && grad[k] != NULL && !c->add[k]; t++) memset(grad[k] + t * a->width, 0, a->d * sizeof(float));
-    }
-    ev_attend_back(grad[0], grad[1], grad[2], c->in[0] + at, c->in[1] + at, c->in[2] + at, c->out + at, c->keep + 2 * (a->begins[sequence] * a->heads + head), c->grad + at, &h);
+    for (int k = 0; k < 3; k++) grad[k] = c->grad_in[k] != NULL ? c->grad_in[k] + at : NULL;
+    ev_attend_back(grad[0], grad[1], grad[2], c->add, c->in[0] + at, c->in[1] + at, c->in[2] + at, c->out + at, c->keep + 2 * (a->begins[sequence] * a->heads + head), c->grad + at, &h);
   }
 }
 
@@ -201,10 +198,13 @@ static conv conv_of(const ev_call *c) {
   return (conv){.c = c, .begins = (const void *)c->scratch, .n = c->in_shape[3].dim[0], .rows = c->in_shape[0].dim[0], .taps = w->dim[0], .in = w->dim[1], .out = w->dim[2]};
 }
 
+/* Cut alike whatever the threads; but rows that are few enough, and hence few, are one block. */
+static size_t conv_grain(const conv *v) { return (double)v->rows * (double)(v->taps * v->in * v->out) <= ALONE ? most(v->rows, 1) : BLOCK_ROWS; }
+
 static ev_status conv_forward(ev_call *c) {
   conv v = conv_of(c);
   EV_TRY(find_begins(c, 3, (void *)c->scratch));
-  ev_parallel_for(v.rows, BLOCK_ROWS, conv_rows, &v);
+  ev_parallel_for(v.rows, conv_grain(&v), conv_rows, &v);
   return EV_OK;
 }
 
@@ -217,7 +217,7 @@ static ev_status conv_backward(ev_call *c) {
     for (size_t tap = 0; tap < v.taps; tap++)
       for (size_t i = 0; i < v.in; i++)
         for (size_t j = 0; j < v.out; j++) turned[(tap * v.out + j) * v.in + i] = c->in[1][(tap * v.in + i) * v.out + j];
-    ev_parallel_for(v.rows, BLOCK_ROWS, conv_rows_back, &v);
+    ev_parallel_for(v.rows, conv_grain(&v), conv_rows_back, &v);
   }
   if (c->grad_in[1] == NULL && c->grad_in[2] == NULL) return EV_OK;
   v.n_parts = conv_parts_of(v.rows, v.taps, v.in, v.out);

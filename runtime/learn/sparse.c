@@ -37,8 +37,8 @@ static void part(void *ctx, size_t begin, size_t end, int worker) {
 static void multiply(float *out, const ev_edges *s, bool transposed, const float *x, size_t d, bool add) {
   job j = {s->ptr, s->idx, s->values, x, out, s->n_rows, d, add};
   if (transposed) j.ptr = s->t_ptr, j.idx = s->t_idx, j.values = s->t_values, j.n_rows = s->n_cols;
-  uint64_t entries = j.ptr[j.n_rows];
-  ev_parallel_for(j.n_rows, ev_slice_rows((entries / j.n_rows + 1) * d), part, &j);
+  size_t grain = ev_slice_rows((j.ptr[j.n_rows] / j.n_rows + 1) * d), few = j.n_rows / 512; /* slices enough to even out the rows that have most */
+  ev_parallel_for(j.n_rows, grain > few ? grain : few, part, &j);
 }
 
 static ev_status forward(ev_call *c) {

@@ -39,6 +39,10 @@ void ev_logsumexp_back(float *out, const float *g, const float *x, const float *
   ev_kernels_now()->elements->logsumexp_back(out, g, x, y, add, rows, cols);
 }
 
+void ev_max_back(float *out, const float *g, const float *x, const float *y, bool add, size_t rows, size_t cols) {
+  ev_kernels_now()->elements->max_back(out, g, x, y, add, rows, cols);
+}
+
 void ev_normalise(float *out, float *inverse, const float *x, float epsilon, size_t rows, size_t cols) {
   ev_kernels_now()->elements->normalise(out, inverse, x, epsilon, rows, cols);
 }

@@ -12,7 +12,7 @@
 const ev_element_kernels TABLE = {
     .map = ALL_MAPS(MAP_OF), .slope = ALL_MAPS(SLOPE_OF), .zip = ALL_ZIPS(ZIP_OF), .unzip = {ALL_ZIPS(UNZIP0_OF), ALL_ZIPS(UNZIP1_OF)},
     .softmax = softmax, .log_softmax = log_softmax, .logsumexp = logsumexp, .max = max_of,
-    .softmax_back = softmax_back, .log_softmax_back = log_softmax_back, .logsumexp_back = logsumexp_back,
+    .softmax_back = softmax_back, .log_softmax_back = log_softmax_back, .logsumexp_back = logsumexp_back, .max_back = max_back,
     .normalise = normalise, .normalise_back = normalise_back, .layer_norm = layer_norm, .layer_norm_back = layer_norm_back,
     .sparse_rows = sparse_rows, .gru_cell = gru_cell, .gru_cell_back = gru_cell_back, .dropout = dropout,
 };

@@ -33,6 +33,7 @@ typedef struct ev_element_kernels {
   void (*softmax_back)(float *out, const float *g, const float *y, bool add, size_t rows, size_t cols);
   void (*log_softmax_back)(float *out, const float *g, const float *y, bool add, size_t rows, size_t cols);
   void (*logsumexp_back)(float *out, const float *g, const float *x, const float *y, bool add, size_t rows, size_t cols);
+  void (*max_back)(float *out, const float *g, const float *x, const float *y, bool add, size_t rows, size_t cols);
   void (*normalise)(float *out, float *inverse, const float *x, float epsilon, size_t rows, size_t cols);
   void (*normalise_back)(float *out, const float *g, const float *y, const float *inverse, bool add, size_t rows, size_t cols);
   void (*layer_norm)(float *out, float *stats, const float *x, const float *gain, const float *bias, float epsilon, size_t rows, size_t cols);
@@ -44,10 +45,12 @@ typedef struct ev_element_kernels {
 } ev_element_kernels;
 
 /* Small products and attention; math.h says what they give. */
+#define EV_FAR 512 /* floats from one row to the next that are far */
 typedef struct ev_tile_kernels {
   void (*product)(float *out, size_t ld_out, const float *a, size_t a_row, size_t a_col, const float *b, size_t ld_b, bool add, size_t m, size_t n, size_t k);
+  void (*product_far)(float *out, size_t ld_out, const float *a, size_t a_row, size_t a_col, const float *b, size_t b_row, size_t b_col, bool add, size_t m, size_t n, size_t k);
   void (*attend)(float *out, float *keep, const float *q, const float *k, const float *v, const ev_head *h);
-  void (*attend_back)(float *dq, float *dk, float *dv, const float *q, const float *k, const float *v, const float *out, const float *keep, const float *grad, const ev_head *h);
+  void (*attend_back)(float *dq, float *dk, float *dv, const bool *add, const float *q, const float *k, const float *v, const float *out, const float *keep, const float *grad, const ev_head *h);
   void (*scaled)(float *out, const float *x, float alpha, size_t n);
 } ev_tile_kernels;
 

@@ -63,6 +63,7 @@ void ev_max_rows(float *out, const float *x, size_t rows, size_t cols);       /*
 void ev_softmax_back(float *out, const float *g, const float *y, bool add, size_t rows, size_t cols);      /* y: what softmax gave */
 void ev_log_softmax_back(float *out, const float *g, const float *y, bool add, size_t rows, size_t cols);
 void ev_logsumexp_back(float *out, const float *g, const float *x, const float *y, bool add, size_t rows, size_t cols); /* g, y (rows) */
+void ev_max_back(float *out, const float *g, const float *x, const float *y, bool add, size_t rows, size_t cols);       /* to the first of equals */
 void ev_normalise(float *out, float *inverse, const float *x, float epsilon, size_t rows, size_t cols); /* x / max(|x|, ε); inverse (rows), for what comes back */
 void ev_normalise_back(float *out, const float *g, const float *y, const float *inverse, bool add, size_t rows, size_t cols);
 /* (x − mean) / √(variance + ε) · gain + bias (Ba, Kiros, Hinton 2016). stats (rows, 2): mean, 1 / √(…), for what comes back. */
@@ -167,11 +168,11 @@ typedef struct ev_scan {
 } ev_scan;
 ev_status ev_scan_topk(uint32_t *ids, float *scores, const float *q, size_t m, size_t k, const ev_scan *s); /* EV_ENOMEM, EV_EINTR */
 
-/* ---- Dense linear algebra (OpenBLAS, one thread a call; parallel loops are ours) -----------------------*/
+/* ---- Dense linear algebra (one thread a call; parallel loops are ours) ---------------------------------*/
 void ev_gemm_nt(float *out, const float *a, const float *b, float beta, size_t m, size_t n, size_t k); /* out(m,n) = a(m,k) b(n,k)ᵀ + beta out */
 void ev_gemm_nn(float *out, const float *a, const float *b, float beta, size_t m, size_t n, size_t k); /* out(m,n) = a(m,k) b(k,n) + beta out */
 /* out (m, n) [+]= op(a) op(b), op the transposition where turn_ says so; ld: floats from one row to the next, as they stand in
- * memory. Small products never reach BLAS. out overlaps neither. */
+ * memory. By kernels of our own where there are wide vectors, the others are OpenBLAS's. out overlaps neither. */
 void ev_gemm(float *out, size_t ld_out, const float *a, size_t ld_a, bool turn_a, const float *b, size_t ld_b, bool turn_b, bool add, size_t m, size_t n, size_t k);
 void ev_syrk_tn(float *out, const float *a, float beta, size_t n, size_t k); /* out(n,n) = a(k,n)ᵀ a + beta out, both triangles written */
 ev_status ev_spd_solve(float *a, float *b, size_t n, size_t n_rhs); /* a(n,n) x = b(n_rhs,n) rows, Cholesky in place; EV_EINVAL when a is not positive definite */
@@ -186,8 +187,8 @@ typedef struct ev_head {
   bool causal;
 } ev_head;
 void ev_attend(float *out, float *keep, const float *q, const float *k, const float *v, const ev_head *h); /* keep: the largest score and 1 / Σ of each position, for backward */
-/* Adds to the gradients that are not NULL; they do not overlap. */
-void ev_attend_back(float *dq, float *dk, float *dv, const float *q, const float *k, const float *v, const float *out, const float *keep, const float *grad, const ev_head *h);
+/* Gradients that are NULL are not asked for; add (3): whether each is added to, or set. They do not overlap. */
+void ev_attend_back(float *dq, float *dk, float *dv, const bool *add, const float *q, const float *k, const float *v, const float *out, const float *keep, const float *grad, const ev_head *h);
 
 /* ---- Symmetric matrices, half stored -------------------------------------------------------------------
  * A lower triangle cut into square tiles of EV_SYM_TILE, tile (I, J), I >= J, at index I(I+1)/2 + J, each

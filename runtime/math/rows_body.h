@@ -139,6 +139,21 @@ TARGET static void logsumexp_back(float *out, const float *g, const float *x, co
   }
 }
 
+/* To the first place that holds it. */
+TARGET static void max_back(float *out, const float *g, const float *x, const float *y, bool add, size_t rows, size_t cols) {
+  for (size_t r = 0; r < rows; r++, x += cols, out += cols) {
+    V most = splat(y[r]), yes = splat(1), no = splat(0);
+    size_t i = 0;
+    for (; i + 4 * W <= cols; i += 4 * W) {
+      V hit = pick(equal(load(x + i), most), yes, no) + pick(equal(load(x + i + W), most), yes, no) + pick(equal(load(x + i + 2 * W), most), yes, no) + pick(equal(load(x + i + 3 * W), most), yes, no);
+      if (largest(hit) > 0) break;
+    }
+    while (i < cols && x[i] != y[r]) i++;
+    if (!add && cols > 0) memset(out, 0, cols * sizeof *out);
+    if (i < cols) out[i] += g[r];
+  }
+}
+
 /* ---- Normalisations ---------------------------------------------------------------------------------------------*/
 TARGET static void normalise(float *out, float *inverse, const float *x, float epsilon, size_t rows, size_t cols) {
   for (size_t r = 0; r < rows; r++, x += cols, out += cols) {

@@ -1,8 +1,9 @@
 /* vector_functions.h - exp, log, tanh and their kin of a vector; after one of vector_*.h.
  *
  * exp and log are Cephes' (Moshier 1992). tanh and Φ are odd rational functions, fitted for this file: the least largest
- * error, relative, by an iteration of weighted least squares (Lawson 1961). Errors measured against double over a million
- * numbers a decade are in tests/unit/math_elements.c, which holds the functions to them. */
+ * relative error, by an iteration of weighted least squares (Lawson 1961). Against double, over every 211th float and on
+ * every instruction set, the worst is in units of the last place: exp 1.0, log 0.8, σ 2.3, softplus 2.4, x σ(x) 2.5,
+ * tanh 5.3; Φ has an absolute error of 2e-7. */
 INLINE V v_abs(V x) { return (V)((VI)x & 0x7fffffff); }
 
 INLINE V v_exp(V x) {

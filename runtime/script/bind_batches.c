@@ -156,11 +156,8 @@ static int net_rows(lua_State *L) {
   ev_fields *fields;
   ev_lua_only(L, 3, "size negatives_per_positive use_features user_columns item_columns use_ids seed");
   if (d->rows == NULL) return luaL_error(L, "only an agent of role rank has rows to learn from");
-  const char *ids = ev_lua_field_string(L, 3, "use_ids", "clicks");
-  if (strcmp(ids, "clicks") != 0 && strcmp(ids, "always") != 0 && strcmp(ids, "never") != 0)
-    return luaL_error(L, "use_ids must be clicks, always or never, not '%s'", ids);
   const ev_snapshot *s = d->view->snapshot;
-  ev_fields_options f = {user, item, names(L, "user_columns", user), names(L, "item_columns", item), *ids == 'a' || (*ids == 'c' && d->rows->impressions)};
+  ev_fields_options f = {user, item, names(L, "user_columns", user), names(L, "item_columns", item), ev_lua_use_ids(L, 3, d->rows)};
   if (f.n_user_columns + f.n_item_columns == 0 && ev_lua_field_bool(L, 3, "use_features", true)) {
     f.n_user_columns = ev_lua_describing_columns(s, EV_USER, user);
     f.n_item_columns = ev_lua_describing_columns(s, EV_ITEM, item);

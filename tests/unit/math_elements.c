@@ -295,6 +295,17 @@ static void rows_agree_with_doubles(void **s) {
         for (size_t i = 0; i < n; i++) most = x[r * n + i] > most ? x[r * n + i] : most;
         assert_true(per_row[r] == most);
       }
+      x[n - 1] = per_row[0]; /* twice in the first row */
+      AGAIN;
+      ev_max_back(d, g, x, per_row, add, R, n);
+      for (size_t r = 0; r < R; r++) {
+        bool found = false;
+        for (size_t i = 0; i < n; i++) {
+          bool first = !found && x[r * n + i] == per_row[r];
+          found = found || first;
+          assert_true(d[r * n + i] == (float)(before + (first ? (double)g[r] : 0)));
+        }
+      }
       for (size_t i = 0; i < n; i++) x[n * (R - 1) + i] *= 1e-4f; /* the last row is shorter than epsilon, if it is not too long */
       const double epsilon = 0.01;
       ev_normalise(y, per_row, x, (float)epsilon, R, n);

@@ -161,33 +161,6 @@ function layers.transformer(net, d, options)
   end })
 end
 
--- What a ranker's rows look like to a net: features(net, rows, d, { linear = false }) → { vectors (B, S, d), one for each column of
--- codes, times its weight; flat (B, width): they side by side, and the numbers; width; linear (B, 1): a weight for each feature,
--- summed, when asked for }.
-function layers.features(net, rows, d, options)
-  whole(d, "features: dimensions")
-  local o = object.options(options, { scale = 0.01, linear = false, name = "features" }, "features")
-  local slots, numbers = 0, 0
-  for _, field in ipairs(rows:fields()) do slots, numbers = math.max(slots, field.last or 0), math.max(numbers, field.column or 0) end
-  local out, n = { width = slots * d + numbers }, rows:n_features()
-  if slots > 0 then
-    local codes = rows.codes
-    local share = rows.weights:reshape(-1, slots, 1)
-    out.vectors = net:parameter(net:unique(o.name), { n, d }, { init = "normal", scale = o.scale })[codes] * share
-    out.flat = out.vectors:reshape(-1, slots * d)
-    if o.linear then out.linear = (net:parameter(net:unique(o.name .. ".linear"), { n, 1 }, { init = "zeros" })[codes] * share):sum(2) end
-  end
-  if numbers > 0 then
-    local dense = rows.dense
-    out.flat = out.flat and out.flat:concat(dense, 2) or dense
-    if o.linear then
-      local of_numbers = dense:matmul(net:parameter(net:unique(o.name .. ".numbers"), { numbers, 1 }, { init = "zeros" }))
-      out.linear = out.linear and out.linear + of_numbers or of_numbers
-    end
-  end
-  return out
-end
-
 -- One behind the other: sequence { layer, function(x) return x:relu() end, layer }; further arguments go to each.
 function layers.sequence(list)
   if type(list) ~= "table" or #list == 0 then error("sequence { layer, … } wants layers or functions", 2) end
