@@ -49,7 +49,8 @@ return agent {
     local both = knobs.structure == "parallel" and crossed:concat(deep(f.flat), 2) or deep(crossed)
     local logit = nn.linear(net, both:shape()[2], 1, { name = "out" })(both):reshape(-1)
     return nn.train {
-      data = data, net = net, batches = b, loss = nn.loss.log_loss()(logit, b.label), optimiser = scheme.optimiser, schedule = scheme.schedule, epochs = knobs.epochs,
+      data = data, net = net, batches = b, loss = nn.loss.log_loss()(logit, b.label),
+      optimiser = scheme.optimiser, schedule = scheme.schedule, epochs = knobs.epochs,
       model = function() return data:network { logit = logit, batches = b } end,
     }
   end,

@@ -40,7 +40,8 @@ return agent {
     local deep = nn.mlp(net, sizes, { dropout = knobs.dropout, name = "deep" })
     local logit = f.linear() + f.pairs() + deep(f.flat):reshape(-1)
     return nn.train {
-      data = data, net = net, batches = b, loss = nn.loss.log_loss()(logit, b.label), optimiser = scheme.optimiser, schedule = scheme.schedule, epochs = knobs.epochs,
+      data = data, net = net, batches = b, loss = nn.loss.log_loss()(logit, b.label),
+      optimiser = scheme.optimiser, schedule = scheme.schedule, epochs = knobs.epochs,
       model = function() return data:network { logit = logit, batches = b } end,
     }
   end,

@@ -46,7 +46,8 @@ return agent {
     local drop, layers = nn.dropout(knobs.dropout), {}
     for i = 1, knobs.layers do layers[i] = nn.gru(net, d, d) end
     local m = nn.next_item {
-      net = net, data = train, item = item, bias = bias, loss = scheme.loss, sampler = scheme.sampler, size = knobs.size, max_length = knobs.max_length,
+      net = net, data = train, item = item, bias = bias, loss = scheme.loss, sampler = scheme.sampler,
+      size = knobs.size, max_length = knobs.max_length,
       encode = function(b)
         local x = item[b.item]
         for _, layer in ipairs(layers) do x = layer(drop(x), b.length) end

@@ -57,13 +57,15 @@ return agent {
     end
     local user, item = tower("user", data:n_users()), tower("item", data:n_items())
     local m = nn.match {
-      net = net, data = train, user = user, item = item, size = knobs.size, loss = scheme.loss, sampler = scheme.sampler, regulariser = scheme.regulariser,
+      net = net, data = train, user = user, item = item, size = knobs.size,
+      loss = scheme.loss, sampler = scheme.sampler, regulariser = scheme.regulariser,
       draw = { id_dropout = knobs.id_dropout, known_only = true }, -- a new item has done nothing wrong
     }
     local b = m.batches
     local users, items = user(b.user, b, "user"), item(b.item, b, "item")
     return nn.train {
-      data = data, net = net, batches = b, loss = m.loss, optimiser = scheme.optimiser, schedule = scheme.schedule, epochs = knobs.epochs, held = held, known = train,
+      data = data, net = net, batches = b, loss = m.loss, optimiser = scheme.optimiser, schedule = scheme.schedule,
+      epochs = knobs.epochs, held = held, known = train,
       model = function() return data:vectors { user = users, item = items, batches = b, cold = true, cosine = m.cosine } end,
     }
   end,

@@ -66,7 +66,8 @@ static ev_status write_known(ev_pack_writer *w, const char *name, const ev_csr *
 ev_status ev_fit_encoder(const char *path, const ev_encoder *x) {
   const ev_batches *b = x->batches;
   static const char *const output = "query";
-  if (x->n_dims == 0 || x->n_dims > DIMS_MAX || x->n_items == 0 || x->n_items != b->v->by_item.n_rows) return ev_fail(EV_EINVAL, "%zu items of %zu dimensions", x->n_items, x->n_dims);
+  if (x->n_dims == 0 || x->n_dims > DIMS_MAX || x->n_items == 0 || x->n_items != b->v->by_item.n_rows)
+    return ev_fail(EV_EINVAL, "%zu items of %zu dimensions", x->n_items, x->n_dims);
   EV_TRY(check_query(x));
   double options[6] = {(double)b->o.max_length, b->o.from_start, x->cosine, b->rows, b->sequences, x->bias != NULL};
   ev_pack_writer *w;
@@ -125,7 +126,8 @@ static ev_status open_graph(ev_model *m, encoder *x) {
   if (name.rows * name.cols == 0 || name.rows * name.cols >= sizeof text) return wrong(m, "the inputs have no name");
   memcpy(text, name.data, name.rows * name.cols);
   double length = ev_model_option(m, 0), rows = ev_model_option(m, 3), sequences = ev_model_option(m, 4), n_axes = (double)x->g->n_axes;
-  if (!(length >= 1 && length <= 65536 && rows >= 1 && rows < n_axes && sequences >= 1 && sequences < n_axes && rows != sequences)) return wrong(m, "the options make no sense");
+  if (!(length >= 1 && length <= 65536 && rows >= 1 && rows < n_axes && sequences >= 1 && sequences < n_axes && rows != sequences))
+    return wrong(m, "the options make no sense");
   x->max_length = (size_t)length;
   x->rows = (unsigned)rows;
   x->sequences = (unsigned)sequences;

@@ -44,7 +44,8 @@ ev_status ev_fit_vectors(const char *path, const ev_vectors *x) {
   double options[3] = {x->cosine, x->history_power, (x->user != NULL ? HAS_USER : 0) + (x->context != NULL ? HAS_CONTEXT : 0) + (x->bias != NULL ? HAS_BIAS : 0)};
   if (x->n_dims == 0 || x->n_dims > DIMS_MAX || x->n_items == 0) return ev_fail(EV_EINVAL, "%zu items of %zu dimensions: 1 to %d", x->n_items, x->n_dims, DIMS_MAX);
   if (!(x->history_power >= 0 && x->history_power <= 4)) return ev_fail(EV_EINVAL, "history_power %g is not between 0 and 4", (double)x->history_power);
-  if (v != NULL && (v->by_item.n_rows != x->n_items || (x->user != NULL && v->by_user.n_rows != x->n_users))) return ev_fail(EV_EINVAL, "vectors of %zu items and %zu users: of other data", x->n_items, x->n_users);
+  if (v != NULL && (v->by_item.n_rows != x->n_items || (x->user != NULL && v->by_user.n_rows != x->n_users)))
+    return ev_fail(EV_EINVAL, "vectors of %zu items and %zu users: of other data", x->n_items, x->n_users);
   const uint64_t *users = v != NULL ? v->by_user.ptr : NULL, *items = v != NULL ? v->by_item.ptr : NULL;
   ev_pack_writer *w;
   EV_TRY(ev_pack_writer_open(&w, path, "vectors"));
@@ -73,7 +74,8 @@ static ev_status open_kind(ev_model *m) {
   EV_TRY(ev_model_array(m, "options", EV_F64, 3, 1, &options));
   size_t d = item.cols;
   double has = ev_model_option(m, 2);
-  if (item.rows == 0 || item.rows >= EV_NONE || d == 0 || d > DIMS_MAX || !(has >= 0 && has < 8)) return ev_fail(EV_ECORRUPT, "%s: vectors of the wrong shape", ev_pack_path(m->pack));
+  if (item.rows == 0 || item.rows >= EV_NONE || d == 0 || d > DIMS_MAX || !(has >= 0 && has < 8))
+    return ev_fail(EV_ECORRUPT, "%s: vectors of the wrong shape", ev_pack_path(m->pack));
   m->n_items = item.rows;
   vectors *x = m->state = ev_zalloc(1, sizeof *x);
   if (x == NULL) return EV_ENOMEM;
@@ -133,7 +135,8 @@ static void make_queries(void *ctx, size_t begin, size_t end, int worker) {
   }
 }
 
-ev_status ev_vectors_topk(const ev_requests *r, const float *queries, const bool *has, const float *item, const float *bias, size_t n_items, size_t d, size_t k, uint32_t *ids, float *scores) {
+ev_status ev_vectors_topk(const ev_requests *r, const float *queries, const bool *has, const float *item, const float *bias,
+                          size_t n_items, size_t d, size_t k, uint32_t *ids, float *scores) {
   ev_scan s = {.rows = item, .bias = bias, .form = EV_FORM_F32, .stride = d * sizeof *item, .n = n_items, .d = d, .seen_ptr = r->seen_ptr, .seen = r->seen};
   EV_TRY(ev_scan_topk(ids, scores, queries, r->n, k, &s));
   for (size_t i = 0; i < r->n; i++)

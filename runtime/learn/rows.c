@@ -6,7 +6,8 @@
 
 #define GRAIN 64 /* rows a thread takes at once */
 
-static const ev_word_of words[] = {{"codes", EV_W_CODES, true, EV_ALONG_SLOTS}, {"weights", EV_W_WEIGHTS, false, EV_ALONG_SLOTS}, {"dense", EV_W_DENSE, false, EV_ALONG_DENSE},
+static const ev_word_of words[] = {{"codes", EV_W_CODES, true, EV_ALONG_SLOTS}, {"weights", EV_W_WEIGHTS, false, EV_ALONG_SLOTS},
+                                   {"dense", EV_W_DENSE, false, EV_ALONG_DENSE},
                                    {"label", EV_W_LABEL, false, EV_ALONG_ROWS}, {NULL, EV_WORDS, false, EV_ALONG_ROWS}};
 
 typedef struct table {
@@ -72,8 +73,8 @@ static void fill_rows(void *ctx, size_t begin, size_t end, int worker) {
   bool tokens = b->ids[EV_W_CODES] != NULL || b->values[EV_W_WEIGHTS] != NULL;
   uint32_t *codes = b->ids[EV_W_CODES] != NULL ? b->ids[EV_W_CODES] : t->codes;
   float *weights = b->values[EV_W_WEIGHTS] != NULL ? b->values[EV_W_WEIGHTS] : t->weights, *dense = b->values[EV_W_DENSE];
-  ev_row_columns(tokens ? codes + begin * b->n_slots : NULL, tokens ? weights + begin * b->n_slots : NULL, dense != NULL ? dense + begin * b->n_dense : NULL, t->reader,
-                 j->rows + begin, 0, end - begin, 0);
+  ev_row_columns(tokens ? codes + begin * b->n_slots : NULL, tokens ? weights + begin * b->n_slots : NULL,
+                 dense != NULL ? dense + begin * b->n_dense : NULL, t->reader, j->rows + begin, 0, end - begin, 0);
   for (size_t i = begin; i < end && b->values[EV_W_LABEL] != NULL; i++) b->values[EV_W_LABEL][i] = t->rows->label[j->rows[i]];
 }
 

@@ -12,7 +12,8 @@
 static ev_status mix(float *weights, const ev_csr *by_item, const ev_sampler_options *o) {
   size_t n = by_item->n_rows, n_known = 0;
   double sum = 0, both = o->uniform + o->popularity;
-  if (!(o->uniform >= 0 && o->popularity >= 0 && both > 0 && both < INFINITY)) return ev_fail(EV_EINVAL, "a sampler's shares %g and %g: none below 0, one above", o->uniform, o->popularity);
+  if (!(o->uniform >= 0 && o->popularity >= 0 && both > 0 && both < INFINITY))
+    return ev_fail(EV_EINVAL, "a sampler's shares %g and %g: none below 0, one above", o->uniform, o->popularity);
   if (!(o->power >= 0 && o->power <= 8)) return ev_fail(EV_EINVAL, "a sampler's power %g is not between 0 and 8", o->power);
   for (size_t i = 0; i < n; i++) {
     double count = (double)(by_item->ptr[i + 1] - by_item->ptr[i]);

@@ -254,7 +254,8 @@ static int batches_fields(lua_State *L) {
 }
 
 static int batches_index(lua_State *L) { /* b.WORD → the input; b:fill … */
-  static const luaL_Reg methods[] = {{"fill", batches_fill}, {"per_epoch", batches_per_epoch}, {"rows", batches_rows}, {"fields", batches_fields}, {"n_features", batches_n_features}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"fill", batches_fill}, {"per_epoch", batches_per_epoch}, {"rows", batches_rows},
+                                    {"fields", batches_fields}, {"n_features", batches_n_features}, {NULL, NULL}};
   lbatches *h = check_batches(L, 1);
   const char *word = luaL_checkstring(L, 2);
   for (const luaL_Reg *m = methods; m->name != NULL; m++)
@@ -367,7 +368,8 @@ static int fit_encoder(lua_State *L) {
   ev_encoder x = {.query = tensor_field(L, &t, "query"), .n_items = v->by_item.n_rows, .cosine = ev_lua_field_bool(L, 2, "cosine", false)};
   ev_tensor item = tensor_field(L, &t, "item"), bias = tensor_field(L, &t, "bias");
   batches_field(L, &t);
-  if (x.query == EV_NONE || item == EV_NONE || t.of == NULL) return luaL_error(L, "an encoder wants query = a tensor, item = a tensor and batches = those it learnt from");
+  if (x.query == EV_NONE || item == EV_NONE || t.of == NULL)
+    return luaL_error(L, "an encoder wants query = a tensor, item = a tensor and batches = those it learnt from");
   x.batches = t.of->batches;
   ev_lua_fit_begin(L, &f);
   ev_status status = compute(&t, ITEM, item, EV_ITEM, x.n_items);
@@ -486,7 +488,8 @@ static int data_measure(lua_State *L) {
   size_t k = lua_isnil(L, 4) ? 20 : (size_t)ev_lua_integer(L, 4, 1, 1000), n_users = 0;
   double recall = 0, ndcg = 0;
   if (held->view->snapshot != known->view->snapshot) return luaL_error(L, "measure: what is held and what is known are of different data");
-  if (ev_model_n_items(h->model) != held->view->by_item.n_rows) return luaL_error(L, "measure: the model knows %d items, the data %d", (int)ev_model_n_items(h->model), (int)held->view->by_item.n_rows);
+  size_t n_model = ev_model_n_items(h->model), n_items = held->view->by_item.n_rows;
+  if (n_model != n_items) return luaL_error(L, "measure: the model knows %d items, the data %d", (int)n_model, (int)n_items);
   EV_CHECK(L, measure(h->model, known->view, held->view, k, &recall, &ndcg, &n_users));
   lua_createtable(L, 0, 4);
   lua_pushnumber(L, recall);
@@ -510,7 +513,8 @@ static void extend(lua_State *L, const char *class, const luaL_Reg *methods) {
 
 void ev_bind_batches(lua_State *L) {
   static const luaL_Reg net_methods[] = {{"pairs", net_pairs}, {"sequences", net_sequences}, {"rows", net_rows}, {"features", net_features}, {NULL, NULL}};
-  static const luaL_Reg data_methods[] = {{"vectors", fit_vectors}, {"encoder", fit_encoder}, {"network", fit_network}, {"split", data_split}, {"measure", data_measure}, {NULL, NULL}};
+  static const luaL_Reg data_methods[] = {{"vectors", fit_vectors}, {"encoder", fit_encoder}, {"network", fit_network},
+                                         {"split", data_split}, {"measure", data_measure}, {NULL, NULL}};
   static const luaL_Reg batch_methods[] = {{"__index", batches_index}, {"__tostring", batches_text}, {"__gc", batches_close}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"model_discard", model_discard}, {NULL, NULL}};
   ev_lua_class(L, EV_BATCHES, batch_methods);

@@ -335,7 +335,8 @@ describe("handles", function()
       given[n] = handle
     end
     local calls = {
-      { net, words "pairs sequences rows features" }, { data, words "vectors encoder network split measure" }, { b, words "fill per_epoch rows fields n_features" }, { s, words "fill fields" },
+      { net, words "pairs sequences rows features" }, { data, words "vectors encoder network split measure" },
+      { b, words "fill per_epoch rows fields n_features" }, { s, words "fill fields" },
     }
     for _, call in ipairs(calls) do
       for _, method in ipairs(call[2]) do

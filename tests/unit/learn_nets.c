@@ -2,6 +2,7 @@
  * one file opened twice and however requests are batched; and none that is damaged is opened. */
 #include <dirent.h>
 #include <math.h>
+#include <pthread.h>
 
 #include "learn/learn.h"
 #include "support.h"
@@ -555,6 +556,57 @@ static void rows_have_all_positives_and_a_share_of_each_slates_negatives(void **
   close_world(&w);
 }
 
+/* ---- Threads -------------------------------------------------------------------------------------------*/
+typedef struct caller {
+  const ev_model *m;
+  const world *w;
+  uint32_t first;
+  float (*expected)[3];
+  size_t wrong;
+} caller;
+
+static void ask_for(const ev_model *m, const ev_csr *c, uint32_t u, float out[3]) {
+  static const uint32_t some[] = {0, 7, ITEMS - 1};
+  uint64_t ptr[] = {c->ptr[u], c->ptr[u + 1]};
+  MUST(ev_model_score(m, &(ev_requests){1, &u, ptr, c->idx, NULL, NULL}, some, 3, out));
+}
+
+static void *call(void *ctx) {
+  caller *c = ctx;
+  for (uint32_t k = 0; k < 300; k++) {
+    uint32_t u = (c->first + k * 7) % USERS;
+    float got[3];
+    ask_for(c->m, &c->w->all->by_user, u, got);
+    c->wrong += memcmp(got, c->expected[u], sizeof got) != 0;
+  }
+  return NULL;
+}
+
+static void one_encoder_serves_many_threads(void **s) {
+  (void)s;
+  enum { CALLERS = 4 };
+  world w;
+  open_world(&w);
+  net n = open_net(&w, true, false, true, 3);
+  MUST(fit_encoder(in_folder("m"), &n, NULL, false));
+  ev_model *m = open_model("m", "encoder");
+  static float expected[USERS][3];
+  for (uint32_t u = 0; u < USERS; u++) ask_for(m, &w.all->by_user, u, expected[u]);
+  pthread_t threads[CALLERS];
+  caller callers[CALLERS];
+  for (uint32_t k = 0; k < CALLERS; k++) {
+    callers[k] = (caller){m, &w, k * 11, expected, 0};
+    assert_int_equal(pthread_create(&threads[k], NULL, call, &callers[k]), 0);
+  }
+  for (int k = 0; k < CALLERS; k++) {
+    pthread_join(threads[k], NULL);
+    assert_int_equal(callers[k].wrong, 0);
+  }
+  ev_model_close(m);
+  close_net(&n);
+  close_world(&w);
+}
+
 /* ---- Files ---------------------------------------------------------------------------------------------*/
 enum { VECTORS, ENCODER, NETWORK, N_KINDS };
 
@@ -779,7 +831,7 @@ int main(void) {
       cmocka_unit_test(vectors_answer_with_the_user_or_with_what_he_has), cmocka_unit_test(vectors_that_are_none_are_refused),
       cmocka_unit_test(encoders_read_the_last_of_a_history), cmocka_unit_test(encoders_compute_what_the_net_computed),
       cmocka_unit_test(an_encoder_needs_what_requests_bring), cmocka_unit_test(networks_rank_rows_and_slates),
-      cmocka_unit_test(rows_have_all_positives_and_a_share_of_each_slates_negatives), cmocka_unit_test(threads_change_no_byte_and_the_seed_does),
+      cmocka_unit_test(rows_have_all_positives_and_a_share_of_each_slates_negatives), cmocka_unit_test(one_encoder_serves_many_threads), cmocka_unit_test(threads_change_no_byte_and_the_seed_does),
       cmocka_unit_test(damaged_models_are_refused), cmocka_unit_test(fits_and_questions_survive_faults_and_interruptions),
   };
   return RUN(tests);
