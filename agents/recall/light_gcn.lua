@@ -20,7 +20,7 @@ return agent {
     rate      = space.log(1e-4, 0.1, 0.005),
     l2        = space.log(1e-7, 1, 1e-4),      -- on the vectors before propagation, of those in a batch
     epochs    = space.int(1, 1000, 100),       -- at most: the best on pairs held out of the training data is kept
-    size      = space.logint(512, 65536, 8192), -- pairs a batch: large, since each step propagates the whole graph
+    size      = space.logint(512, 65536, 8192), -- pairs a batch: large, since each step propagates the whole graph; but 40 steps an epoch
     init      = space.log(1e-4, 1, 0.1),
     loss      = space.choice { "bpr", "bce", "cosine_contrastive", "sampled_softmax", "in_batch_softmax", default = "bpr" },
     negatives = space.logint(1, 512, 4),
@@ -44,12 +44,13 @@ return agent {
     local item = net:parameter("item", { data:n_items(), knobs.n_dims }, { init = "normal", scale = knobs.init })
     local users, items = propagate(net:interactions(train, { user_power = 0.5, item_power = 0.5 }), user, item, knobs.layers)
     local m = nn.match {
-      net = net, data = train, user = users, item = items, size = knobs.size, loss = scheme.loss, sampler = scheme.sampler,
+      net = net, data = train, user = users, item = items, size = math.min(knobs.size, math.ceil(train:n_interactions() / 40)),
+      loss = scheme.loss, sampler = scheme.sampler,
       regulariser = scheme.regulariser, regularised = { user = user, item = item }, cosine = scheme.cosine,
     }
     return nn.train {
       data = data, net = net, batches = m.batches, loss = m.loss, optimiser = scheme.optimiser, schedule = scheme.schedule,
-      epochs = knobs.epochs, held = held, known = train,
+      epochs = knobs.epochs, held = held, known = train, patience = 10,
       model = function() return data:vectors { user = users, item = items, cosine = m.cosine } end,
     }
   end,

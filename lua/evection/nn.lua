@@ -5,6 +5,7 @@
 -- docs/reference/nn.md lists the vocabulary with its equations.
 
 local native = require "evection.native"
+local fields = require "evection.nn.fields"
 local layers = require "evection.nn.layers"
 local losses = require "evection.nn.losses"
 local match = require "evection.nn.match"
@@ -17,7 +18,7 @@ local train = require "evection.nn.train"
 
 local nn = {
   loss = losses, sampler = samplers, schedule = schedules, regulariser = regularisers,
-  match = match.match, next_item = next_item, describe = match.describe, train = train.train,
+  match = match.match, next_item = next_item, fields = fields, describe = match.describe, train = train.train,
 }
 for name, layer in pairs(layers) do nn[name] = layer end
 for name, optimiser in pairs(optimisers) do nn[name] = optimiser end

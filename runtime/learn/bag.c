@@ -22,7 +22,8 @@ static ev_status infer(const ev_graph *g, ev_node *n) {
   const ev_shape *s = &ev_op_in(g, n, 0)->shape, *x = &ev_op_in(g, n, 1)->shape, *ids = &ev_op_in(g, n, 2)->shape;
   if (x->rank != 2 || x->axis != 0) return ev_op_wrong(g, n, "the table has two dimensions and no axis");
   if (x->dim[0] != s->dim[1]) return ev_op_wrong(g, n, "inner sizes %zu and %zu differ", s->dim[1], x->dim[0]);
-  if (ids->rank + 1 > EV_TENSOR_RANK) return ev_op_wrong(g, n, "rows for ids of %u dimensions would have %u, but %d is the most", ids->rank, ids->rank + 1, EV_TENSOR_RANK);
+  if (ids->rank + 1 > EV_TENSOR_RANK)
+    return ev_op_wrong(g, n, "rows for ids of %u dimensions would have %u, but %d is the most", ids->rank, ids->rank + 1, EV_TENSOR_RANK);
   n->shape = *ids;
   n->shape.dim[n->shape.rank++] = x->dim[1];
   return EV_OK;
@@ -97,4 +98,5 @@ static size_t scratch_size(const ev_graph *g, const ev_node *n) {
   return 4 * ids + 1 + ev_op_in(g, n, 0)->shape.dim[0] + ids * ev_op_in(g, n, 1)->shape.dim[1];
 }
 
-const ev_op ev_ops_bag[] = {{.name = "bag", .min_in = 3, .max_in = 3, .infer = infer, .forward = forward, .backward = backward, .scratch = scratch_size}, {.name = NULL}};
+const ev_op ev_ops_bag[] = {{.name = "bag", .min_in = 3, .max_in = 3, .infer = infer,
+                             .forward = forward, .backward = backward, .scratch = scratch_size}, {.name = NULL}};

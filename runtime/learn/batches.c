@@ -13,7 +13,8 @@
 #define AHEAD 8   /* rows: what one has seen is fetched so early */
 
 void ev_batch_defaults(ev_batch_options *o) {
-  *o = (ev_batch_options){.name = "batch", .n_negatives = 1, .avoid_seen = true, .sampler = {.uniform = 1, .power = 0.75}, .max_length = 50, .from_start = true, .seed = 1};
+  *o = (ev_batch_options){.name = "batch", .n_negatives = 1, .avoid_seen = true, .sampler = {.uniform = 1, .power = 0.75},
+                          .max_length = 50, .from_start = true, .seed = 1};
 }
 
 uint64_t ev_batches_key(const ev_batches *b, ev_purpose purpose, uint64_t step) {
@@ -125,7 +126,8 @@ static uint32_t own_id(const ev_batches *b, const ev_csr *m, uint32_t id, ev_rng
 
 static void negatives(ev_batches *b, uint64_t key, ev_rng *dropout, size_t row, uint32_t user) {
   size_t n = b->o.n_negatives;
-  uint32_t *out = b->ids[EV_W_NEGATIVE] != NULL ? b->ids[EV_W_NEGATIVE] + row * n : NULL, *own = b->ids[EV_W_NEGATIVE_KNOWN] != NULL ? b->ids[EV_W_NEGATIVE_KNOWN] + row * n : NULL;
+  uint32_t *out = b->ids[EV_W_NEGATIVE] != NULL ? b->ids[EV_W_NEGATIVE] + row * n : NULL;
+  uint32_t *own = b->ids[EV_W_NEGATIVE_KNOWN] != NULL ? b->ids[EV_W_NEGATIVE_KNOWN] + row * n : NULL;
   float *log_q = b->values[EV_W_NEGATIVE_LOG_Q] != NULL ? b->values[EV_W_NEGATIVE_LOG_Q] + row * n : NULL;
   if (b->sampler.n == 0 || (out == NULL && own == NULL && log_q == NULL)) return;
   const ev_csr *m = &b->v->by_user;
@@ -164,7 +166,8 @@ void ev_batches_describe(ev_batches *b, const ev_row_keys *keys, size_t row, uin
   }
   if (b->values[EV_W_LOG_Q] != NULL && b->sampler.n > 0) b->values[EV_W_LOG_Q][row] = b->sampler.log_q[predicted];
   if (own) { /* user, item, predicted, then the negatives: always in this order, whoever asks */
-    uint32_t own_user = own_id(b, &b->v->by_user, user, dropout), own_item = own_id(b, by_item, item, dropout), own_predicted = own_id(b, by_item, predicted, dropout);
+    uint32_t own_user = own_id(b, &b->v->by_user, user, dropout), own_item = own_id(b, by_item, item, dropout);
+    uint32_t own_predicted = own_id(b, by_item, predicted, dropout);
     if (b->ids[EV_W_USER_KNOWN] != NULL && b->sequences == 0) b->ids[EV_W_USER_KNOWN][row] = own_user;
     if (b->ids[EV_W_TARGET_KNOWN] != NULL) b->ids[EV_W_TARGET_KNOWN][row] = own_predicted;
     if (b->ids[EV_W_ITEM_KNOWN] != NULL) b->ids[EV_W_ITEM_KNOWN][row] = item != EV_NONE ? own_item : own_predicted;

@@ -33,12 +33,13 @@ double ev_model_option(const ev_model *m, size_t i);
 ev_status ev_requests_check(const ev_requests *r, size_t n_items); /* every item below n_items */
 
 /* ---- Vectors ---- (model_vectors.c) */
-/* Rows (n, d) as array `name`, divided by their lengths where that is asked for, and zeros where skip (n + 1 places into
- * interactions, or NULL) says that there are none. EV_EINVAL: a number is not finite. */
+/* Rows (n, d) as array `name`, divided by their lengths where unit is set, and zeros for those whose range in ptr (n + 1, or NULL)
+ * is empty. EV_EINVAL: a number is not finite. */
 ev_status ev_vectors_write(ev_pack_writer *w, const char *name, const float *rows, size_t n, size_t d, bool unit, const uint64_t *ptr);
 void ev_vectors_unit(float *x, size_t d); /* x / |x|; zeros stay */
 /* The k best of query · item + bias for each request, in ev_topk's order and padding; nothing where has[i] is false. */
-ev_status ev_vectors_topk(const ev_requests *r, const float *queries, const bool *has, const float *item, const float *bias, size_t n_items, size_t d, size_t k, uint32_t *ids, float *scores);
+ev_status ev_vectors_topk(const ev_requests *r, const float *queries, const bool *has, const float *item, const float *bias,
+                          size_t n_items, size_t d, size_t k, uint32_t *ids, float *scores);
 /* query · item + bias of given items. */
 void ev_vectors_score(float *out, const float *query, const float *item, const float *bias, size_t d, const uint32_t *items, size_t n);
 

@@ -2,7 +2,7 @@
  *
  * Arrays: those of graph_file.c with the output "query", item f32 (n_items, d), bias f32 (n_items) where there is one, name u8
  * (what the inputs' names begin with), known_items and known_users u8 where the graph asks who was known, options f64
- * (max_length, positions from the start, cosine, axis of the items, axis of the sequences).
+ * (max_length, positions from the start, cosine, axis of the items, axis of the sequences, a bias is there).
  *
  * A graph holds what it computes, so it serves one call at a time; requests go through it in blocks, those of like length
  * together, and its operators use all threads. */
@@ -66,9 +66,10 @@ static ev_status write_known(ev_pack_writer *w, const char *name, const ev_csr *
 ev_status ev_fit_encoder(const char *path, const ev_encoder *x) {
   const ev_batches *b = x->batches;
   static const char *const output = "query";
-  if (x->n_dims == 0 || x->n_dims > DIMS_MAX || x->n_items == 0 || x->n_items != b->v->by_item.n_rows) return ev_fail(EV_EINVAL, "%zu items of %zu dimensions", x->n_items, x->n_dims);
+  if (x->n_dims == 0 || x->n_dims > DIMS_MAX || x->n_items == 0 || x->n_items != b->v->by_item.n_rows)
+    return ev_fail(EV_EINVAL, "%zu items of %zu dimensions", x->n_items, x->n_dims);
   EV_TRY(check_query(x));
-  double options[5] = {(double)b->o.max_length, b->o.from_start, x->cosine, b->rows, b->sequences};
+  double options[6] = {(double)b->o.max_length, b->o.from_start, x->cosine, b->rows, b->sequences, x->bias != NULL};
   ev_pack_writer *w;
   EV_TRY(ev_pack_writer_open(&w, path, "encoder"));
   ev_status status = ev_graph_write(b->g, w, &x->query, &output, 1);
@@ -77,7 +78,7 @@ ev_status ev_fit_encoder(const char *path, const ev_encoder *x) {
   if (status == EV_OK) status = ev_pack_write(w, "name", EV_U8, b->name, strlen(b->name), 1);
   if (status == EV_OK && b->input[EV_W_ITEM_KNOWN] != EV_NONE) status = write_known(w, "known_items", &b->v->by_item);
   if (status == EV_OK && b->input[EV_W_USER_KNOWN] != EV_NONE) status = write_known(w, "known_users", &b->v->by_user);
-  if (status == EV_OK) status = ev_pack_write(w, "options", EV_F64, options, 5, 1);
+  if (status == EV_OK) status = ev_pack_write(w, "options", EV_F64, options, 6, 1);
   if (status == EV_OK) return ev_pack_writer_commit(w);
   ev_pack_writer_abort(w);
   return status;
@@ -125,7 +126,8 @@ static ev_status open_graph(ev_model *m, encoder *x) {
   if (name.rows * name.cols == 0 || name.rows * name.cols >= sizeof text) return wrong(m, "the inputs have no name");
   memcpy(text, name.data, name.rows * name.cols);
   double length = ev_model_option(m, 0), rows = ev_model_option(m, 3), sequences = ev_model_option(m, 4), n_axes = (double)x->g->n_axes;
-  if (!(length >= 1 && length <= 65536 && rows >= 1 && rows < n_axes && sequences >= 1 && sequences < n_axes && rows != sequences)) return wrong(m, "the options make no sense");
+  if (!(length >= 1 && length <= 65536 && rows >= 1 && rows < n_axes && sequences >= 1 && sequences < n_axes && rows != sequences))
+    return wrong(m, "the options make no sense");
   x->max_length = (size_t)length;
   x->rows = (unsigned)rows;
   x->sequences = (unsigned)sequences;
@@ -147,7 +149,7 @@ static ev_status open_kind(ev_model *m) {
   ev_array item, any;
   const void *options, *bias = NULL, *known_items = NULL;
   EV_TRY(ev_pack_get(m->pack, "item", EV_F32, &item));
-  EV_TRY(ev_model_array(m, "options", EV_F64, 5, 1, &options));
+  EV_TRY(ev_model_array(m, "options", EV_F64, 6, 1, &options));
   if (item.rows == 0 || item.rows >= EV_NONE || item.cols == 0 || item.cols > DIMS_MAX) return wrong(m, "vectors of the wrong shape");
   m->n_items = item.rows;
   encoder *x = m->state = ev_zalloc(1, sizeof *x);
@@ -155,7 +157,7 @@ static ev_status open_kind(ev_model *m) {
   pthread_mutex_init(&x->lock, NULL);
   x->item = item.data;
   x->d = item.cols;
-  if (ev_pack_find(m->pack, "bias", &any)) EV_TRY(ev_model_array(m, "bias", EV_F32, item.rows, 1, &bias));
+  if (ev_model_option(m, 5) != 0) EV_TRY(ev_model_array(m, "bias", EV_F32, item.rows, 1, &bias));
   x->bias = bias;
   EV_TRY(open_graph(m, x));
   if (x->ids[EV_W_ITEM_KNOWN] != NULL) EV_TRY(ev_model_array(m, "known_items", EV_U8, item.rows, 1, &known_items));

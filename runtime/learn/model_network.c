@@ -19,7 +19,8 @@ static ev_status check_logit(const ev_batches *b, ev_tensor logit) {
   if (logit >= g->n) return ev_fail(EV_EINVAL, "the logit is no tensor of this graph");
   const ev_node *q = &g->nodes[logit];
   ev_shape_text(text, &q->shape);
-  if (q->shape.axis != b->rows || !(q->shape.rank == 1 || (q->shape.rank == 2 && q->shape.dim[1] == 1))) return ev_fail(EV_EINVAL, "%sthe logit is %s: one number for each row", q->where, text);
+  if (q->shape.axis != b->rows || !(q->shape.rank == 1 || (q->shape.rank == 2 && q->shape.dim[1] == 1)))
+    return ev_fail(EV_EINVAL, "%sthe logit is %s: one number for each row", q->where, text);
   bool *used = ev_zalloc(g->n, sizeof *used);
   if (used == NULL) return EV_ENOMEM;
   ev_status status = EV_OK;
@@ -66,7 +67,8 @@ typedef struct network {
 static ev_status wrong(const ev_model *m, const char *what) { return ev_fail(EV_ECORRUPT, "%s: %s", ev_pack_path(m->pack), what); }
 
 /* The leaf "NAME.word" of rows of so many columns; *found counts it. */
-static ev_status find_input(const ev_model *m, const network *x, const char *name, const char *word, ev_node_kind kind, size_t cols, const ev_node **out, size_t *found) {
+static ev_status find_input(const ev_model *m, const network *x, const char *name, const char *word, ev_node_kind kind, size_t cols,
+                            const ev_node **out, size_t *found) {
   char full[64];
   snprintf(full, sizeof full, "%s.%s", name, word);
   ev_tensor t = ev_graph_find(x->g, full);

@@ -1,7 +1,7 @@
 /* model_vectors.c - user and item vectors that some training left; learn.h gives the score.
  *
  * Arrays: item f32 (n_items, d), user f32 (n_users, d), context f32 (n_items, d) and bias f32 (n_items), these three where
- * there are any, options f64 (cosine, history_power). */
+ * there are any, options f64 (cosine, history_power, which there are: 1 user + 2 context + 4 bias). */
 #include <math.h>
 #include <string.h>
 
@@ -9,6 +9,7 @@
 
 #define DIMS_MAX 16384
 #define BLOCK 4096 /* rows written at once */
+enum { HAS_USER = 1, HAS_CONTEXT = 2, HAS_BIAS = 4 };
 
 /* ---- Writing -------------------------------------------------------------------------------------------*/
 void ev_vectors_unit(float *x, size_t d) {
@@ -40,10 +41,11 @@ ev_status ev_vectors_write(ev_pack_writer *w, const char *name, const float *row
 
 ev_status ev_fit_vectors(const char *path, const ev_vectors *x) {
   const ev_view *v = x->view;
-  double options[2] = {x->cosine, x->history_power};
+  double options[3] = {x->cosine, x->history_power, (x->user != NULL ? HAS_USER : 0) + (x->context != NULL ? HAS_CONTEXT : 0) + (x->bias != NULL ? HAS_BIAS : 0)};
   if (x->n_dims == 0 || x->n_dims > DIMS_MAX || x->n_items == 0) return ev_fail(EV_EINVAL, "%zu items of %zu dimensions: 1 to %d", x->n_items, x->n_dims, DIMS_MAX);
   if (!(x->history_power >= 0 && x->history_power <= 4)) return ev_fail(EV_EINVAL, "history_power %g is not between 0 and 4", (double)x->history_power);
-  if (v != NULL && (v->by_item.n_rows != x->n_items || (x->user != NULL && v->by_user.n_rows != x->n_users))) return ev_fail(EV_EINVAL, "vectors of %zu items and %zu users: of other data", x->n_items, x->n_users);
+  if (v != NULL && (v->by_item.n_rows != x->n_items || (x->user != NULL && v->by_user.n_rows != x->n_users)))
+    return ev_fail(EV_EINVAL, "vectors of %zu items and %zu users: of other data", x->n_items, x->n_users);
   const uint64_t *users = v != NULL ? v->by_user.ptr : NULL, *items = v != NULL ? v->by_item.ptr : NULL;
   ev_pack_writer *w;
   EV_TRY(ev_pack_writer_open(&w, path, "vectors"));
@@ -51,7 +53,7 @@ ev_status ev_fit_vectors(const char *path, const ev_vectors *x) {
   if (status == EV_OK && x->user != NULL) status = ev_vectors_write(w, "user", x->user, x->n_users, x->n_dims, x->cosine, users);
   if (status == EV_OK && x->context != NULL) status = ev_vectors_write(w, "context", x->context, x->n_items, x->n_dims, x->cosine, items);
   if (status == EV_OK && x->bias != NULL) status = ev_vectors_write(w, "bias", x->bias, x->n_items, 1, false, NULL);
-  if (status == EV_OK) status = ev_pack_write(w, "options", EV_F64, options, 2, 1);
+  if (status == EV_OK) status = ev_pack_write(w, "options", EV_F64, options, 3, 1);
   if (status == EV_OK) return ev_pack_writer_commit(w);
   ev_pack_writer_abort(w);
   return status;
@@ -66,23 +68,25 @@ typedef struct vectors {
 } vectors;
 
 static ev_status open_kind(ev_model *m) {
-  ev_array item, user, any;
+  ev_array item, user;
   const void *options, *context = NULL, *bias = NULL;
   EV_TRY(ev_pack_get(m->pack, "item", EV_F32, &item));
-  EV_TRY(ev_model_array(m, "options", EV_F64, 2, 1, &options));
+  EV_TRY(ev_model_array(m, "options", EV_F64, 3, 1, &options));
   size_t d = item.cols;
-  if (item.rows == 0 || item.rows >= EV_NONE || d == 0 || d > DIMS_MAX) return ev_fail(EV_ECORRUPT, "%s: vectors of the wrong shape", ev_pack_path(m->pack));
+  double has = ev_model_option(m, 2);
+  if (item.rows == 0 || item.rows >= EV_NONE || d == 0 || d > DIMS_MAX || !(has >= 0 && has < 8))
+    return ev_fail(EV_ECORRUPT, "%s: vectors of the wrong shape", ev_pack_path(m->pack));
   m->n_items = item.rows;
   vectors *x = m->state = ev_zalloc(1, sizeof *x);
   if (x == NULL) return EV_ENOMEM;
-  if (ev_pack_find(m->pack, "user", &any)) {
+  if ((int)has & HAS_USER) {
     EV_TRY(ev_pack_get(m->pack, "user", EV_F32, &user));
     EV_TRY(ev_model_array(m, "user", EV_F32, user.rows, d, &options));
     x->user = user.data;
     x->n_users = user.rows;
   }
-  if (ev_pack_find(m->pack, "context", &any)) EV_TRY(ev_model_array(m, "context", EV_F32, item.rows, d, &context));
-  if (ev_pack_find(m->pack, "bias", &any)) EV_TRY(ev_model_array(m, "bias", EV_F32, item.rows, 1, &bias));
+  if ((int)has & HAS_CONTEXT) EV_TRY(ev_model_array(m, "context", EV_F32, item.rows, d, &context));
+  if ((int)has & HAS_BIAS) EV_TRY(ev_model_array(m, "bias", EV_F32, item.rows, 1, &bias));
   x->item = item.data;
   x->context = context != NULL ? context : item.data;
   x->bias = bias;
@@ -131,7 +135,8 @@ static void make_queries(void *ctx, size_t begin, size_t end, int worker) {
   }
 }
 
-ev_status ev_vectors_topk(const ev_requests *r, const float *queries, const bool *has, const float *item, const float *bias, size_t n_items, size_t d, size_t k, uint32_t *ids, float *scores) {
+ev_status ev_vectors_topk(const ev_requests *r, const float *queries, const bool *has, const float *item, const float *bias,
+                          size_t n_items, size_t d, size_t k, uint32_t *ids, float *scores) {
   ev_scan s = {.rows = item, .bias = bias, .form = EV_FORM_F32, .stride = d * sizeof *item, .n = n_items, .d = d, .seen_ptr = r->seen_ptr, .seen = r->seen};
   EV_TRY(ev_scan_topk(ids, scores, queries, r->n, k, &s));
   for (size_t i = 0; i < r->n; i++)

@@ -6,7 +6,8 @@
 
 #define GRAIN 64 /* rows a thread takes at once */
 
-static const ev_word_of words[] = {{"codes", EV_W_CODES, true, EV_ALONG_SLOTS}, {"weights", EV_W_WEIGHTS, false, EV_ALONG_SLOTS}, {"dense", EV_W_DENSE, false, EV_ALONG_DENSE},
+static const ev_word_of words[] = {{"codes", EV_W_CODES, true, EV_ALONG_SLOTS}, {"weights", EV_W_WEIGHTS, false, EV_ALONG_SLOTS},
+                                   {"dense", EV_W_DENSE, false, EV_ALONG_DENSE},
                                    {"label", EV_W_LABEL, false, EV_ALONG_ROWS}, {NULL, EV_WORDS, false, EV_ALONG_ROWS}};
 
 typedef struct table {
@@ -30,9 +31,9 @@ static void close_table(ev_batches *b) {
 }
 
 /* Of m negatives beside so many positives: how many an epoch has. */
-static size_t share_of(const ev_batches *b, size_t positives, size_t m) {
+static size_t share_of(const ev_batches *b, const ev_rank_rows *rows, size_t positives, size_t m) {
   double wanted = round(b->o.negatives_per_positive * (double)(positives > 0 ? positives : 1));
-  return b->o.negatives_per_positive > 0 && wanted < (double)m ? (size_t)wanted : m;
+  return b->o.negatives_per_positive > 0 && !rows->impressions && wanted < (double)m ? (size_t)wanted : m;
 }
 
 /* Goes over the slates: out NULL: how many rows an epoch has; else they are written there, each slate's negatives chosen so that
@@ -42,7 +43,7 @@ static size_t choose(const ev_batches *b, const ev_rank_rows *rows, uint32_t *ou
   for (size_t begin = 0, end; begin < rows->n_rows; begin = end) {
     size_t positives = 0;
     for (end = begin; end < rows->n_rows && rows->group[end] == rows->group[begin]; end++) positives += rows->label[end] > 0;
-    size_t left = end - begin - positives, wanted = share_of(b, positives, left);
+    size_t left = end - begin - positives, wanted = share_of(b, rows, positives, left);
     if (out == NULL) {
       n += positives + wanted;
       continue;
@@ -72,8 +73,8 @@ static void fill_rows(void *ctx, size_t begin, size_t end, int worker) {
   bool tokens = b->ids[EV_W_CODES] != NULL || b->values[EV_W_WEIGHTS] != NULL;
   uint32_t *codes = b->ids[EV_W_CODES] != NULL ? b->ids[EV_W_CODES] : t->codes;
   float *weights = b->values[EV_W_WEIGHTS] != NULL ? b->values[EV_W_WEIGHTS] : t->weights, *dense = b->values[EV_W_DENSE];
-  ev_row_columns(tokens ? codes + begin * b->n_slots : NULL, tokens ? weights + begin * b->n_slots : NULL, dense != NULL ? dense + begin * b->n_dense : NULL, t->reader,
-                 j->rows + begin, 0, end - begin, 0);
+  ev_row_columns(tokens ? codes + begin * b->n_slots : NULL, tokens ? weights + begin * b->n_slots : NULL,
+                 dense != NULL ? dense + begin * b->n_dense : NULL, t->reader, j->rows + begin, 0, end - begin, 0);
   for (size_t i = begin; i < end && b->values[EV_W_LABEL] != NULL; i++) b->values[EV_W_LABEL][i] = t->rows->label[j->rows[i]];
 }
 

@@ -12,7 +12,8 @@
 static ev_status mix(float *weights, const ev_csr *by_item, const ev_sampler_options *o) {
   size_t n = by_item->n_rows, n_known = 0;
   double sum = 0, both = o->uniform + o->popularity;
-  if (!(o->uniform >= 0 && o->popularity >= 0 && both > 0 && both < INFINITY)) return ev_fail(EV_EINVAL, "a sampler's shares %g and %g: none below 0, one above", o->uniform, o->popularity);
+  if (!(o->uniform >= 0 && o->popularity >= 0 && both > 0 && both < INFINITY))
+    return ev_fail(EV_EINVAL, "a sampler's shares %g and %g: none below 0, one above", o->uniform, o->popularity);
   if (!(o->power >= 0 && o->power <= 8)) return ev_fail(EV_EINVAL, "a sampler's power %g is not between 0 and 8", o->power);
   for (size_t i = 0; i < n; i++) {
     double count = (double)(by_item->ptr[i + 1] - by_item->ptr[i]);
@@ -61,13 +62,23 @@ void ev_sampler_close(ev_sampler *s) {
   *s = (ev_sampler){0};
 }
 
+/* As ev_sorted_has, without a branch that a drawn item decides: those cost more than the whole draw. */
+static inline bool among(const uint32_t *sorted, size_t n, uint32_t x) {
+  if (n == 0) return false;
+  for (size_t half; n > 1; n -= half) {
+    half = n / 2;
+    sorted = sorted[half] <= x ? sorted + half : sorted;
+  }
+  return *sorted == x;
+}
+
 uint32_t ev_sampler_draw_unseen(const ev_sampler *s, ev_rng *r, const uint32_t *seen, size_t n_seen) {
   uint32_t item = 0;
   for (int tries = 0; tries < TRIES; tries++) {
     item = ev_sampler_draw(s, r);
-    if (!ev_sorted_has(seen, n_seen, item)) return item;
+    if (!among(seen, n_seen, item)) return item;
   }
   for (uint32_t k = 0, i = item; k < s->n; k++, i = i + 1 < s->n ? i + 1 : 0)
-    if (s->log_q[i] > -INFINITY && !ev_sorted_has(seen, n_seen, i)) return i;
+    if (s->log_q[i] > -INFINITY && !among(seen, n_seen, i)) return i;
   return item;
 }

@@ -96,6 +96,9 @@ int ev_lua_fit_end(lua_State *L, ev_lfit *f, ev_status status);
 #define EV_NAMES_MAX 64 /* in a list of columns */
 /* The feature columns that are used where none are named: numbers, and tokens that as a rule at least four rows share (a column
  * with a value for every row says who somebody is, not what he is like). */
+/* Option use_ids of the table at `arg`: "clicks" (user and item are fields when the rows are impressions, which have no scores that know
+ * them; the default), "always", "never". */
+bool ev_lua_use_ids(lua_State *L, int arg, const ev_rank_rows *rows);
 size_t ev_lua_describing_columns(const ev_snapshot *s, ev_side side, const char *out[EV_NAMES_MAX]);
 
 /* Nets and their tensors (bind_graph.c). */

@@ -143,7 +143,8 @@ static size_t names(lua_State *L, const char *key, const char *out[EV_NAMES_MAX]
   return n;
 }
 
-/* net:rows(data, { size = 2048, negatives_per_positive = 0 (all), use_features = true, user_columns =, item_columns =, ids = false, seed = }) → batches of
+/* net:rows(data, { size = 2048, negatives_per_positive = 0 (all), use_features = true, user_columns =, item_columns =,
+ * use_ids = "clicks" | "always" | "never", seed = }) → batches of
  * the candidates that an agent of role rank learns from */
 static int net_rows(lua_State *L) {
   lua_settop(L, 3);
@@ -153,10 +154,10 @@ static int net_rows(lua_State *L) {
   char name[24];
   ev_batch_options o;
   ev_fields *fields;
-  ev_lua_only(L, 3, "size negatives_per_positive use_features user_columns item_columns ids seed");
-  if (d->rows == NULL) return luaL_error(L, "only an agent of role rank has slates to learn from");
+  ev_lua_only(L, 3, "size negatives_per_positive use_features user_columns item_columns use_ids seed");
+  if (d->rows == NULL) return luaL_error(L, "only an agent of role rank has rows to learn from");
   const ev_snapshot *s = d->view->snapshot;
-  ev_fields_options f = {user, item, names(L, "user_columns", user), names(L, "item_columns", item), ev_lua_field_bool(L, 3, "ids", false)};
+  ev_fields_options f = {user, item, names(L, "user_columns", user), names(L, "item_columns", item), ev_lua_use_ids(L, 3, d->rows)};
   if (f.n_user_columns + f.n_item_columns == 0 && ev_lua_field_bool(L, 3, "use_features", true)) {
     f.n_user_columns = ev_lua_describing_columns(s, EV_USER, user);
     f.n_item_columns = ev_lua_describing_columns(s, EV_ITEM, item);
@@ -253,7 +254,8 @@ static int batches_fields(lua_State *L) {
 }
 
 static int batches_index(lua_State *L) { /* b.WORD → the input; b:fill … */
-  static const luaL_Reg methods[] = {{"fill", batches_fill}, {"per_epoch", batches_per_epoch}, {"rows", batches_rows}, {"fields", batches_fields}, {"n_features", batches_n_features}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"fill", batches_fill}, {"per_epoch", batches_per_epoch}, {"rows", batches_rows},
+                                    {"fields", batches_fields}, {"n_features", batches_n_features}, {NULL, NULL}};
   lbatches *h = check_batches(L, 1);
   const char *word = luaL_checkstring(L, 2);
   for (const luaL_Reg *m = methods; m->name != NULL; m++)
@@ -366,7 +368,8 @@ static int fit_encoder(lua_State *L) {
   ev_encoder x = {.query = tensor_field(L, &t, "query"), .n_items = v->by_item.n_rows, .cosine = ev_lua_field_bool(L, 2, "cosine", false)};
   ev_tensor item = tensor_field(L, &t, "item"), bias = tensor_field(L, &t, "bias");
   batches_field(L, &t);
-  if (x.query == EV_NONE || item == EV_NONE || t.of == NULL) return luaL_error(L, "an encoder wants query = a tensor, item = a tensor and batches = those it learnt from");
+  if (x.query == EV_NONE || item == EV_NONE || t.of == NULL)
+    return luaL_error(L, "an encoder wants query = a tensor, item = a tensor and batches = those it learnt from");
   x.batches = t.of->batches;
   ev_lua_fit_begin(L, &f);
   ev_status status = compute(&t, ITEM, item, EV_ITEM, x.n_items);
@@ -485,7 +488,8 @@ static int data_measure(lua_State *L) {
   size_t k = lua_isnil(L, 4) ? 20 : (size_t)ev_lua_integer(L, 4, 1, 1000), n_users = 0;
   double recall = 0, ndcg = 0;
   if (held->view->snapshot != known->view->snapshot) return luaL_error(L, "measure: what is held and what is known are of different data");
-  if (ev_model_n_items(h->model) != held->view->by_item.n_rows) return luaL_error(L, "measure: the model knows %d items, the data %d", (int)ev_model_n_items(h->model), (int)held->view->by_item.n_rows);
+  size_t n_model = ev_model_n_items(h->model), n_items = held->view->by_item.n_rows;
+  if (n_model != n_items) return luaL_error(L, "measure: the model knows %d items, the data %d", (int)n_model, (int)n_items);
   EV_CHECK(L, measure(h->model, known->view, held->view, k, &recall, &ndcg, &n_users));
   lua_createtable(L, 0, 4);
   lua_pushnumber(L, recall);
@@ -509,7 +513,8 @@ static void extend(lua_State *L, const char *class, const luaL_Reg *methods) {
 
 void ev_bind_batches(lua_State *L) {
   static const luaL_Reg net_methods[] = {{"pairs", net_pairs}, {"sequences", net_sequences}, {"rows", net_rows}, {"features", net_features}, {NULL, NULL}};
-  static const luaL_Reg data_methods[] = {{"vectors", fit_vectors}, {"encoder", fit_encoder}, {"network", fit_network}, {"split", data_split}, {"measure", data_measure}, {NULL, NULL}};
+  static const luaL_Reg data_methods[] = {{"vectors", fit_vectors}, {"encoder", fit_encoder}, {"network", fit_network},
+                                         {"split", data_split}, {"measure", data_measure}, {NULL, NULL}};
   static const luaL_Reg batch_methods[] = {{"__index", batches_index}, {"__tostring", batches_text}, {"__gc", batches_close}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"model_discard", model_discard}, {NULL, NULL}};
   ev_lua_class(L, EV_BATCHES, batch_methods);

@@ -501,8 +501,15 @@ static size_t describing_columns(const ev_snapshot *s, ev_side side, const char 
   return n;
 }
 
+bool ev_lua_use_ids(lua_State *L, int arg, const ev_rank_rows *rows) {
+  const char *ids = ev_lua_field_string(L, arg, "use_ids", "clicks");
+  if (strcmp(ids, "clicks") != 0 && strcmp(ids, "always") != 0 && strcmp(ids, "never") != 0)
+    luaL_error(L, "use_ids must be clicks, always or never, not '%s'", ids);
+  return *ids == 'a' || (*ids == 'c' && rows->impressions);
+}
+
 /* What every ranker's options say of its columns: use_features = false: slate columns alone; user_columns, item_columns: these;
- * use_ids: "clicks" (when it learns from impressions, which have no scores that know the ids), "always", "never". */
+ * use_ids: see ev_lua_use_ids. */
 typedef struct ranked {
   const char *user[COLUMNS_MAX], *item[COLUMNS_MAX];
   size_t n_user, n_item;
@@ -519,10 +526,7 @@ static void begin_ranker(lua_State *L, fit *f, ranked *r) {
     r->n_user = describing_columns(s, EV_USER, r->user);
     r->n_item = describing_columns(s, EV_ITEM, r->item);
   }
-  const char *ids = ev_lua_field_string(L, 2, "use_ids", "clicks");
-  if (strcmp(ids, "clicks") != 0 && strcmp(ids, "always") != 0 && strcmp(ids, "never") != 0)
-    luaL_error(L, "use_ids must be clicks, always or never, not '%s'", ids);
-  r->ids = *ids == 'a' || (*ids == 'c' && f->data->rows->impressions);
+  r->ids = ev_lua_use_ids(L, 2, f->data->rows);
 }
 
 static int fit_ranker(lua_State *L) { /* data:ranker(knobs) */
@@ -534,6 +538,7 @@ static int fit_ranker(lua_State *L) { /* data:ranker(knobs) */
       .epochs = (unsigned)ev_lua_field_number(L, 2, "epochs", 5, 1, 1000),
       .learning_rate = (float)ev_lua_field_number(L, 2, "learning_rate", 0.02, 1e-9, 100),
       .regularization = (float)ev_lua_field_number(L, 2, "regularization", 1e-5, 0, 100),
+      .frequency_power = (float)ev_lua_field_number(L, 2, "frequency_power", 1, 0, 2),
       .negatives_per_positive = (float)ev_lua_field_number(L, 2, "negatives_per_positive", 0, 0, 1e6),
       .user_columns = r.user,
       .item_columns = r.item,

@@ -52,8 +52,8 @@ static void fill(ev_slate *s) {
   }
 }
 
-static void seed_ranker(const char *path, unsigned n_dims, bool ids, bool trees) {
-  static const char *const dense[] = {"score", "rank.x", "score.x"}, *const user_columns[] = {"age", "job"}, *const item_columns[] = {"genre", "year", "maker"};
+static ev_rank_rows *make_rows(void) {
+  static const char *const dense[] = {"score", "rank.x", "score.x"};
   ev_rank_rows *rows;
   ev_slate *s = ev_slate_new();
   FUZZ_REQUIRE(s != NULL && ev_rank_rows_new(&rows, dense, 3) == EV_OK);
@@ -62,13 +62,19 @@ static void seed_ranker(const char *path, unsigned n_dims, bool ids, bool trees)
     ev_slate_truncate(s, ITEMS);
     FUZZ_REQUIRE(ev_rank_rows_add(rows, s, u, view->seen + view->by_user.ptr[u], view->by_user.ptr[u + 1] - view->by_user.ptr[u]) == EV_OK);
   }
+  ev_slate_free(s);
+  return rows;
+}
+
+static void seed_ranker(const char *path, unsigned n_dims, bool ids, bool trees) {
+  static const char *const user_columns[] = {"age", "job"}, *const item_columns[] = {"genre", "year", "maker"};
+  ev_rank_rows *rows = make_rows();
   ev_ranker_options o = {.n_dims = n_dims, .epochs = 2, .learning_rate = 0.02f, .regularization = 1e-5f, .user_columns = user_columns,
                          .item_columns = item_columns, .n_user_columns = 2, .n_item_columns = 3, .ids = ids, .seed = 1};
   ev_gbdt_options g = {.n_trees = 3, .n_leaves = 5, .n_bins = 16, .one_hot = 3, .learning_rate = 0.3f, .l2 = 1, .min_child_weight = 0.1f, .subsample = 1, .column_share = 1,
                        .smoothing = 2, .user_columns = user_columns, .item_columns = item_columns, .n_user_columns = 2, .n_item_columns = 3, .ids = ids, .seed = 1};
   FUZZ_REQUIRE((trees ? ev_fit_gbdt(path, snapshot, rows, &g, NULL) : ev_fit_ranker(path, snapshot, rows, &o, NULL)) == EV_OK);
   ev_rank_rows_free(rows);
-  ev_slate_free(s);
 }
 
 static void seed_file(const char *path) {
@@ -93,6 +99,93 @@ static void seed_forged_ranker(const char *path, const char *fields, const char 
   FUZZ_REQUIRE(ev_pack_write(w, "w", EV_F32, numbers, n_features, 1) == EV_OK && ev_pack_write(w, "v", EV_F32, numbers, n_features, 1) == EV_OK);
   FUZZ_REQUIRE(ev_pack_write(w, "options", EV_F64, options, 4, 1) == EV_OK && ev_pack_writer_commit(w) == EV_OK);
   seed_file(path);
+}
+
+/* ---- Nets ----------------------------------------------------------------------------------------------*/
+static ev_tensor op(ev_graph *g, const char *name, size_t n_in, const ev_tensor *in, size_t n_attr, const double *attr) {
+  ev_tensor t = EV_NONE;
+  FUZZ_REQUIRE(ev_graph_op(g, &t, name, in, n_in, attr, n_attr) == EV_OK);
+  return t;
+}
+
+static ev_tensor parameter(ev_graph *g, const char *name, size_t rows, size_t cols) {
+  ev_tensor t = EV_NONE;
+  FUZZ_REQUIRE(ev_graph_parameter(g, &t, name, &(ev_shape){.rank = 2, .dim = {rows, cols}}, EV_INIT_NORMAL, 1, 1) == EV_OK);
+  return t;
+}
+
+static ev_tensor input_of(ev_batches *b, const char *word) {
+  ev_tensor t = EV_NONE;
+  FUZZ_REQUIRE(ev_batches_input(b, word, &t) == EV_OK);
+  return t;
+}
+
+static void seed_vectors(const char *path) {
+  float numbers[USERS * 3], bias[ITEMS];
+  for (size_t i = 0; i < USERS * 3; i++) numbers[i] = (float)(i * 5 % 7) - 3;
+  for (size_t i = 0; i < ITEMS; i++) bias[i] = (float)i;
+  ev_vectors x = {.user = numbers, .item = numbers, .context = numbers, .bias = bias, .n_users = USERS, .n_items = ITEMS, .n_dims = 3, .history_power = 0.5f, .view = view};
+  FUZZ_REQUIRE(ev_fit_vectors(path, &x) == EV_OK);
+  seed_file(path);
+  ev_vectors plain = {.item = numbers, .n_items = ITEMS, .n_dims = 3, .cosine = true, .history_power = 1};
+  FUZZ_REQUIRE(ev_fit_vectors(path, &plain) == EV_OK);
+  seed_file(path);
+}
+
+/* gru: by a recurrent layer and its last state; else attention, a query for each row, and users too. */
+static void seed_encoder(const char *path, bool gru) {
+  enum { D = 2 };
+  ev_graph *g;
+  ev_batches *b;
+  ev_batch_options o;
+  ev_batch_defaults(&o);
+  o.n_negatives = 0;
+  o.max_length = 3;
+  o.size = 4;
+  FUZZ_REQUIRE(ev_graph_new(&g, 1, 0) == EV_OK && ev_sequences_new(&b, g, view, &o) == EV_OK);
+  ev_tensor item = parameter(g, "item", ITEMS, D), x = op(g, "gather", 2, (ev_tensor[]){item, input_of(b, gru ? "item_known" : "item")}, 0, NULL);
+  if (gru) {
+    ev_tensor bias = EV_NONE;
+    FUZZ_REQUIRE(ev_graph_parameter(g, &bias, "bias", &(ev_shape){.rank = 1, .dim = {3 * D}}, EV_INIT_ZEROS, 0, 1) == EV_OK);
+    x = op(g, "gru", 5, (ev_tensor[]){x, parameter(g, "w", D, 3 * D), parameter(g, "u", D, 3 * D), bias, input_of(b, "length")}, 0, NULL);
+    x = op(g, "gather", 2, (ev_tensor[]){x, input_of(b, "last")}, 0, NULL);
+  } else {
+    x = op(g, "add", 2, (ev_tensor[]){x, op(g, "gather", 2, (ev_tensor[]){parameter(g, "place", 3, D), input_of(b, "position")}, 0, NULL)}, 0, NULL);
+    ev_tensor user = op(g, "gather", 2, (ev_tensor[]){parameter(g, "user", USERS, D), input_of(b, "user_known")}, 0, NULL);
+    x = op(g, "add", 2, (ev_tensor[]){x, op(g, "gather", 2, (ev_tensor[]){user, input_of(b, "sequence")}, 0, NULL)}, 0, NULL);
+    x = op(g, "attention", 4, (ev_tensor[]){x, x, x, input_of(b, "length")}, 2, (double[]){1, 1});
+  }
+  float *table;
+  size_t d;
+  FUZZ_REQUIRE(ev_batches_table(b, g, item, EV_ITEM, ITEMS, &table, &d) == EV_OK);
+  FUZZ_REQUIRE(ev_fit_encoder(path, &(ev_encoder){b, x, table, gru ? table : NULL, ITEMS, d, !gru}) == EV_OK);
+  seed_file(path);
+  ev_free(table);
+  ev_batches_free(b);
+  ev_graph_free(g);
+}
+
+static void seed_network(const char *path) {
+  static const char *const user_columns[] = {"age", "job"}, *const item_columns[] = {"genre", "year", "maker"};
+  ev_rank_rows *rows = make_rows();
+  ev_fields *f;
+  ev_graph *g;
+  ev_batches *b;
+  ev_batch_options o;
+  ev_batch_defaults(&o);
+  o.size = 8;
+  FUZZ_REQUIRE(ev_fields_fit(&f, snapshot, rows, &(ev_fields_options){user_columns, item_columns, 2, 3, true}) == EV_OK);
+  size_t n_features = ev_fields_n_features(f), n_dense = ev_fields_n_dense(f), n_slots = ev_fields_n_slots(f);
+  FUZZ_REQUIRE(ev_graph_new(&g, 1, 0) == EV_OK && ev_rows_new(&b, g, view, rows, f, &o) == EV_OK);
+  ev_tensor weights = op(g, "reshape", 1, (ev_tensor[]){input_of(b, "weights")}, 3, (double[]){-1, (double)n_slots, 1});
+  ev_tensor e = op(g, "mul", 2, (ev_tensor[]){op(g, "gather", 2, (ev_tensor[]){parameter(g, "table", n_features, 2), input_of(b, "codes")}, 0, NULL), weights}, 0, NULL);
+  e = op(g, "sum", 1, &e, 1, (double[]){1});
+  e = op(g, "add", 2, (ev_tensor[]){e, op(g, "matmul", 2, (ev_tensor[]){input_of(b, "dense"), parameter(g, "v", n_dense, 2)}, 0, NULL)}, 0, NULL);
+  FUZZ_REQUIRE(ev_fit_network(path, b, op(g, "sum", 1, &e, 1, (double[]){1})) == EV_OK);
+  seed_file(path);
+  ev_batches_free(b);
+  ev_graph_free(g);
+  ev_rank_rows_free(rows);
 }
 
 static void make_seeds(void) {
@@ -137,6 +230,10 @@ static void make_seeds(void) {
   seed_forged_ranker(path, "0 0 1 job\n", "1", 1);
   seed_forged_ranker(path, "0 3 1 \n", "1", 1);
   seed_forged_ranker(path, "1 1 2 genre\n1 2 1 year\n1 0 3 maker\n", "101", 6);
+  seed_vectors(path);
+  seed_encoder(path, true);
+  seed_encoder(path, false);
+  seed_network(path);
   ev_ease_options ease = {.lambda = 5, .item_power_out = 0.1f}; /* megabytes, for it is made of whole tiles */
   FUZZ_REQUIRE(ev_fit_ease(path, view, &ease, NULL) == EV_OK);
   seed_file(path);

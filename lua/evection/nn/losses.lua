@@ -68,7 +68,8 @@ local function softmax(word, options, log_q)
   local o = object.options(options, { temperature = 1, log_q = log_q }, word, 4)
   object.number(o.temperature, 1e-6, 1e6, word .. ": temperature", 4)
   return make(object.show("nn." .. word, options), { of = function(positive, negative, more)
-    local p, n = positive / o.temperature, negative / o.temperature
+    local p, n = positive, negative
+    if o.temperature ~= 1 then p, n = p / o.temperature, n / o.temperature end -- all items' scores are many
     local of_positive, of_negative
     if o.log_q and more.log_q then of_positive, of_negative = more.log_q() end
     if more.own then

@@ -1,16 +1,17 @@
 -- match.lua - users and items as vectors, scored by their dot product and trained on pairs: what mf, two-tower models and graph
 -- convolutions have in common. They differ in what the vectors are.
 
-local object = require "evection.nn.object"
 local losses = require "evection.nn.losses"
 local samplers = require "evection.nn.samplers"
 
 -- match {
 --   net, data,          the net; the pairs (users with their items)
---   user, item,         vectors: a tensor (n, D), or a function from ids to vectors
+--   user, item,         vectors: a tensor (n, D), or a function from ids to vectors, which is also given the batch and the
+--                       word that the ids have in it: of(b.negative, b, "negative") may look at b.negative_known
 --   bias = nil,         a tensor (n_items): added to an item's score
 --   loss = bpr, sampler = what the loss wants, else uniform(1)
 --   size = 2048,        pairs a batch
+--   draw = nil,         further options of net:pairs, such as { id_dropout = 0.1, known_only = true }
 --   cosine = false,     scores are cosines (what cosine_contrastive wants, and has)
 --   regulariser = nil, regularised = { user =, item = } the vectors it sees (default: the same)
 -- } → { batches, loss (a scalar), positive (B), negative (B, n), cosine, sampler }
@@ -25,6 +26,7 @@ local function match(opts)
 
   local draw = { size = o.size or 2048 }
   for name, value in pairs(sampler.options) do draw[name] = value end
+  for name, value in pairs(o.draw or {}) do draw[name] = value end
   local b = o.net:pairs(o.data, draw)
 
   local function lookup(of)
@@ -33,11 +35,11 @@ local function match(opts)
   end
   local function sphere(x) return cosine and x:normalise() or x end
   local user, item = lookup(o.user), lookup(o.item)
-  local u, i = user(b.user), item(b.item)
+  local u, i = user(b.user, b, "user"), item(b.item, b, "item")
   local q = { batch = b, user = sphere(u), positive = sphere(i) }
   local drawn -- as they are, for the regulariser
   function q.items(ids)
-    drawn = item(ids)
+    drawn = item(ids, b, "negative")
     return sphere(drawn)
   end
   function q.table()
@@ -55,8 +57,8 @@ local function match(opts)
   if o.regulariser then
     if o.regularised then
       local bu, bi = lookup(o.regularised.user), lookup(o.regularised.item)
-      u, i = bu(b.user), bi(b.item)
-      drawn = drawn and bi(b.negative)
+      u, i = bu(b.user, b, "user"), bi(b.item, b, "item")
+      drawn = drawn and bi(b.negative, b, "negative")
     end
     if drawn then total = total + o.regulariser(u, i, drawn)
     else total = total + o.regulariser(u, i) end
@@ -73,4 +75,4 @@ local function describe(scheme)
   return table.concat(parts, ", ")
 end
 
-return { match = match, describe = describe, object = object }
+return { match = match, describe = describe }
