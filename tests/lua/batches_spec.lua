@@ -336,6 +336,7 @@ describe("handles", function()
     end
     local calls = {
       { net, words "pairs sequences rows features" }, { data, words "vectors encoder network split measure" },
+      { model, words "kind recall score rank item_scores" }, { data:encoder { query = item[s.item], item = item, batches = s }, words "recall score rank" },
       { b, words "fill per_epoch rows fields n_features" }, { s, words "fill fields" },
     }
     for _, call in ipairs(calls) do
