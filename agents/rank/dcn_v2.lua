@@ -14,7 +14,8 @@ return agent {
     dropout  = space.linear(0, 0.9, 0.3),
     structure = space.choice { "parallel", "stacked" },
     rate     = space.log(1e-5, 0.05, 2e-3),
-    l2       = space.log(1e-8, 0.1, 1e-5),     -- weight decay of all parameters
+    l2       = space.log(1e-6, 0.1, 0.01),     -- on the features' vectors and weights
+    decay    = space.log(1e-6, 10, 0.05),      -- of the net's weights
     epochs   = space.int(1, 100, 8),
     size     = space.logint(64, 16384, 512),   -- rows a batch
     negatives_per_positive = space.log(1, 100, 20),
@@ -22,7 +23,7 @@ return agent {
     use_ids  = space.choice { "clicks", "always", "never", default = "clicks" }, -- who and what itself; "clicks": where no recall scores tell
     -- Over nn and the other knobs: how steps are taken.
     scheme = space.program [[{
-  optimiser = nn.adam { rate = rate, weight_decay = l2 },
+  optimiser = nn.adamw { rate = rate, weight_decay = decay },
   schedule = nn.schedule.warm_up(0.05, nn.schedule.cosine { floor = 0.05 }),
 }]],
   },
@@ -35,7 +36,7 @@ return agent {
     local b = net:rows(data, {
       size = knobs.size, negatives_per_positive = knobs.negatives_per_positive, use_features = knobs.use_features, use_ids = knobs.use_ids,
     })
-    local f = nn.fields(net, b, knobs.n_dims)
+    local f = nn.fields(net, b, knobs.n_dims, { scale = 0.1 })
     local crossed, rank = f.flat, math.min(knobs.rank, f.width)
     for i = 1, knobs.crosses do
       local name = "cross" .. i
@@ -48,7 +49,7 @@ return agent {
     local both = knobs.structure == "parallel" and crossed:concat(deep(f.flat), 2) or deep(crossed)
     local logit = nn.linear(net, both:shape()[2], 1, { name = "out" })(both):reshape(-1)
     return nn.train {
-      data = data, net = net, batches = b, loss = nn.loss.log_loss()(logit, b.label),
+      data = data, net = net, batches = b, loss = nn.loss.log_loss()(logit, b.label) + f.squares() * (knobs.l2 / 2),
       optimiser = scheme.optimiser, schedule = scheme.schedule, epochs = knobs.epochs,
       model = function() return data:network { logit = logit, batches = b } end,
     }

@@ -11,7 +11,8 @@ return agent {
     layers   = space.int(1, 4, 2),
     dropout  = space.linear(0, 0.9, 0.3),
     rate     = space.log(1e-5, 0.05, 2e-3),
-    l2       = space.log(1e-8, 0.1, 1e-5),     -- weight decay of all parameters
+    l2       = space.log(1e-6, 0.1, 0.01),     -- on the features' vectors and weights
+    decay    = space.log(1e-6, 10, 0.05),      -- of the net's weights
     epochs   = space.int(1, 100, 8),
     size     = space.logint(64, 16384, 512),   -- rows a batch
     negatives_per_positive = space.log(1, 100, 20),
@@ -19,7 +20,7 @@ return agent {
     use_ids  = space.choice { "clicks", "always", "never", default = "clicks" }, -- who and what itself; "clicks": where no recall scores tell
     -- Over nn and the other knobs: how steps are taken.
     scheme = space.program [[{
-  optimiser = nn.adam { rate = rate, weight_decay = l2 },
+  optimiser = nn.adamw { rate = rate, weight_decay = decay },
   schedule = nn.schedule.warm_up(0.05, nn.schedule.cosine { floor = 0.05 }),
 }]],
   },
@@ -39,7 +40,7 @@ return agent {
     local deep = nn.mlp(net, sizes, { dropout = knobs.dropout, name = "deep" })
     local logit = f.linear() + f.pairs() + deep(f.flat):reshape(-1)
     return nn.train {
-      data = data, net = net, batches = b, loss = nn.loss.log_loss()(logit, b.label),
+      data = data, net = net, batches = b, loss = nn.loss.log_loss()(logit, b.label) + f.squares() * (knobs.l2 / 2),
       optimiser = scheme.optimiser, schedule = scheme.schedule, epochs = knobs.epochs,
       model = function() return data:network { logit = logit, batches = b } end,
     }
