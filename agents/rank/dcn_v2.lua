@@ -11,7 +11,8 @@ return agent {
     rank     = space.logint(1, 256, 16),       -- of the crosses' matrices: x₀ ⊙ (U V x + b) + x
     hidden   = space.logint(8, 1024, 64),
     layers   = space.int(1, 4, 2),
-    dropout  = space.linear(0, 0.9, 0.3),
+    dropout  = space.linear(0, 0.9, 0.3),      -- of the net's hidden numbers
+    token_dropout = space.linear(0, 0.9, 0.2), -- of ids and other tokens
     structure = space.choice { "parallel", "stacked" },
     rate     = space.log(1e-5, 0.05, 2e-3),
     l2       = space.log(1e-6, 0.1, 0.01),     -- on the features' vectors and weights
@@ -36,7 +37,7 @@ return agent {
     local b = net:rows(data, {
       size = knobs.size, negatives_per_positive = knobs.negatives_per_positive, use_features = knobs.use_features, use_ids = knobs.use_ids,
     })
-    local f = nn.fields(net, b, knobs.n_dims, { scale = 0.1 })
+    local f = nn.fields(net, b, knobs.n_dims, { scale = 0.1, dropout = knobs.token_dropout })
     local crossed, rank = f.flat, math.min(knobs.rank, f.width)
     for i = 1, knobs.crosses do
       local name = "cross" .. i

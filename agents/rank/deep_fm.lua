@@ -9,7 +9,8 @@ return agent {
     n_dims   = space.logint(2, 64, 8),
     hidden   = space.logint(8, 1024, 64),
     layers   = space.int(1, 4, 2),
-    dropout  = space.linear(0, 0.9, 0.3),
+    dropout  = space.linear(0, 0.9, 0.3),      -- of the net's hidden numbers
+    token_dropout = space.linear(0, 0.9, 0.2), -- of ids and other tokens
     rate     = space.log(1e-5, 0.05, 2e-3),
     l2       = space.log(1e-6, 0.1, 0.01),     -- on the features' vectors and weights
     decay    = space.log(1e-6, 10, 0.05),      -- of the net's weights
@@ -33,7 +34,7 @@ return agent {
     local b = net:rows(data, {
       size = knobs.size, negatives_per_positive = knobs.negatives_per_positive, use_features = knobs.use_features, use_ids = knobs.use_ids,
     })
-    local f = nn.fields(net, b, knobs.n_dims)
+    local f = nn.fields(net, b, knobs.n_dims, { dropout = knobs.token_dropout })
     local sizes = { f.width }
     for _ = 1, knobs.layers do sizes[#sizes + 1] = knobs.hidden end
     sizes[#sizes + 1] = 1

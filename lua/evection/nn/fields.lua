@@ -2,7 +2,8 @@
 
 local object = require "evection.nn.object"
 
--- fields(net, b, d, { scale = 0.01, name = "fields" }) → f, of batches of rows; its vectors and weights feel no weight decay:
+-- fields(net, b, d, { scale = 0.01, dropout = 0, name = "fields" }) → f, of batches of rows; its vectors and weights feel no weight decay.
+-- dropout: of whole tokens while training, so that none is relied on: a new user or item brings fewer.
 --   f.flat        (B, F d + n_dense): each field of tokens as the weighted sum of its tokens' vectors, side by side, then the numbers
 --   f.width       how wide that is
 --   f.linear()    (B): a weight for each feature, and one for all rows
@@ -11,13 +12,16 @@ local object = require "evection.nn.object"
 --                 weight is the L2 term of a factorisation machine that learns row by row: what is seen often is held back more
 return function(net, b, d, options)
   object.number(d, 1, 4096, "fields: dimensions")
-  local o = object.options(options, { scale = 0.01, name = "fields" }, "fields")
+  local o = object.options(options, { scale = 0.01, dropout = 0, name = "fields" }, "fields")
+  object.number(o.dropout, 0, 0.999, "fields: dropout")
   local n, tokens, n_dense, n_slots = b:n_features(), {}, 0, 0
   for _, field in ipairs(b:fields()) do
     if field.column then n_dense = math.max(n_dense, field.column)
     else tokens[#tokens + 1], n_slots = field, math.max(n_slots, field.last) end
   end
-  local weights = n_slots > 0 and b.weights:reshape(-1, n_slots, 1)
+  local weights = n_slots > 0 and b.weights
+  if weights and o.dropout > 0 then weights = weights:dropout(o.dropout) end
+  weights = weights and weights:reshape(-1, n_slots, 1)
   local dense = n_dense > 0 and b.dense
 
   -- The vectors of one table: of the tokens, each times its weight (B, S, d), and of the numbers (n_dense, d).
