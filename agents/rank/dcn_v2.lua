@@ -7,18 +7,17 @@ return agent {
   references = { "Wang, Shivanna, Cheng, Jain, Lin, Hong, Chi: DCN V2: improved deep & cross network, WWW 2021" },
   space = {
     n_dims   = space.logint(2, 64, 8),
-    crosses  = space.int(1, 5, 2),
+    crosses  = space.int(1, 5, 1),
     rank     = space.logint(1, 256, 16),       -- of the crosses' matrices: x₀ ⊙ (U V x + b) + x
-    hidden   = space.logint(8, 1024, 64),
+    hidden   = space.logint(8, 1024, 128),
     layers   = space.int(1, 4, 2),
-    dropout  = space.linear(0, 0.9, 0.3),      -- of the net's hidden numbers
-    token_dropout = space.linear(0, 0.9, 0.2), -- of ids and other tokens
+    dropout  = space.linear(0, 0.9, 0.16),
+    field_dropout = space.linear(0, 0.9, 0.32), -- of a row's tokens: who and what is new is then nothing new
     structure = space.choice { "parallel", "stacked" },
-    rate     = space.log(1e-5, 0.05, 2e-3),
-    l2       = space.log(1e-6, 0.1, 0.01),     -- on the features' vectors and weights
-    decay    = space.log(1e-6, 10, 0.05),      -- of the net's weights
+    rate     = space.log(1e-5, 0.05, 0.001),
+    l2       = space.log(1e-8, 0.1, 0.0002),     -- weight decay of all parameters
     epochs   = space.int(1, 100, 8),
-    size     = space.logint(64, 16384, 512),   -- rows a batch
+    size     = space.logint(64, 16384, 1024),   -- rows a batch
     negatives_per_positive = space.log(1, 100, 20),
     use_features = space.bool(true), -- feature columns of user and item, beside the recall scores
     use_ids  = space.choice { "clicks", "always", "never", default = "clicks" }, -- who and what itself; "clicks": where no recall scores tell
@@ -37,7 +36,7 @@ return agent {
     local b = net:rows(data, {
       size = knobs.size, negatives_per_positive = knobs.negatives_per_positive, use_features = knobs.use_features, use_ids = knobs.use_ids,
     })
-    local f = nn.fields(net, b, knobs.n_dims, { scale = 0.1, dropout = knobs.token_dropout })
+    local f = nn.fields(net, b, knobs.n_dims, { dropout = knobs.field_dropout })
     local crossed, rank = f.flat, math.min(knobs.rank, f.width)
     for i = 1, knobs.crosses do
       local name = "cross" .. i

@@ -7,15 +7,14 @@ return agent {
   references = { "Guo, Tang, Ye, Li, He: DeepFM: a factorization-machine based neural network for CTR prediction, IJCAI 2017" },
   space = {
     n_dims   = space.logint(2, 64, 8),
-    hidden   = space.logint(8, 1024, 64),
-    layers   = space.int(1, 4, 2),
-    dropout  = space.linear(0, 0.9, 0.3),      -- of the net's hidden numbers
-    token_dropout = space.linear(0, 0.9, 0.2), -- of ids and other tokens
-    rate     = space.log(1e-5, 0.05, 2e-3),
-    l2       = space.log(1e-6, 0.1, 0.01),     -- on the features' vectors and weights
-    decay    = space.log(1e-6, 10, 0.05),      -- of the net's weights
-    epochs   = space.int(1, 100, 8),
-    size     = space.logint(64, 16384, 512),   -- rows a batch
+    hidden   = space.logint(8, 1024, 128),
+    layers   = space.int(1, 4, 1),
+    dropout  = space.linear(0, 0.9, 0.3),
+    field_dropout = space.linear(0, 0.9, 0.26), -- of a row's tokens: who and what is new is then nothing new
+    rate     = space.log(1e-5, 0.05, 6e-3),
+    l2       = space.log(1e-8, 0.1, 4e-4),     -- weight decay of all parameters
+    epochs   = space.int(1, 100, 12),
+    size     = space.logint(64, 16384, 1024),   -- rows a batch
     negatives_per_positive = space.log(1, 100, 20),
     use_features = space.bool(true), -- feature columns of user and item, beside the recall scores
     use_ids  = space.choice { "clicks", "always", "never", default = "clicks" }, -- who and what itself; "clicks": where no recall scores tell
@@ -34,7 +33,7 @@ return agent {
     local b = net:rows(data, {
       size = knobs.size, negatives_per_positive = knobs.negatives_per_positive, use_features = knobs.use_features, use_ids = knobs.use_ids,
     })
-    local f = nn.fields(net, b, knobs.n_dims, { dropout = knobs.token_dropout })
+    local f = nn.fields(net, b, knobs.n_dims, { dropout = knobs.field_dropout })
     local sizes = { f.width }
     for _ = 1, knobs.layers do sizes[#sizes + 1] = knobs.hidden end
     sizes[#sizes + 1] = 1

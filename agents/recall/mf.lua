@@ -12,12 +12,13 @@ return agent {
   space = {
     n_dims    = space.logint(8, 512, 64),
     rate      = space.log(1e-4, 0.1, 0.005),
-    l2        = space.log(1e-7, 1, 1e-3),      -- on the vectors that a batch touches
+    l2        = space.log(1e-7, 1, 0.1),       -- on the vectors that a batch touches
     epochs    = space.int(1, 500, 60),         -- at most: the best on pairs held out of the training data is kept
     size      = space.logint(128, 65536, 1024), -- pairs a batch
-    init      = space.log(1e-4, 1, 0.05),      -- standard deviation of the first vectors
-    loss      = space.choice { "bce", "bpr", "hinge", "cosine_contrastive", "sampled_softmax", "full_softmax", "in_batch_softmax", default = "sampled_softmax" },
-    negatives = space.logint(1, 512, 64),
+    init      = space.log(1e-4, 1, 0.01),      -- standard deviation of the first vectors
+    loss      = space.choice { "bce", "bpr", "hinge", "cosine_contrastive", "sampled_softmax", "full_softmax", "in_batch_softmax",
+      default = "sampled_softmax" },
+    negatives = space.logint(1, 1024, 256),
     power     = space.linear(0, 1, 0.5),       -- of popularity, in drawing negatives: 0 is uniform
     -- Over nn and the other knobs: what is minimised, on which negatives, how steps are taken.
     scheme = space.program [[{

@@ -231,7 +231,8 @@ typedef struct ev_ranker_options {
   unsigned n_dims;         /* 0: logistic regression; > 0: factorisation machine (Rendle 2010) of that rank */
   unsigned epochs;         /* default 5 */
   float learning_rate;     /* Adagrad, default 0.02 */
-  float regularization;    /* L2, default 1e-5 */
+  float regularization;    /* L2, default 1e-5: a feature's weights cost regularization · n^frequency_power / 2 · their squares, */
+  float frequency_power;   /* n being its rows. 1, the default: each of its rows adds its share; 0: ridge, the rarer the more shrunk */
   float negatives_per_positive; /* sampled from the slate's own zeros; 0 = all; default 0 */
   const char *const *user_columns, *const *item_columns; /* feature columns to use */
   size_t n_user_columns, n_item_columns;

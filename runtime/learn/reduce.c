@@ -124,6 +124,15 @@ static void columns_forward(void *ctx, size_t begin, size_t end, int worker) {
   }
 }
 
+/* The first that is the largest takes all that is left of the gradient. */
+static void take(float *restrict out, float *restrict left, const float *restrict x, const float *restrict y, bool add, size_t n) {
+  for (size_t k = 0; k < n; k++) {
+    float given = x[k] == y[k] ? left[k] : 0;
+    left[k] = x[k] == y[k] ? 0 : left[k];
+    out[k] = add ? out[k] + given : given;
+  }
+}
+
 static void columns_backward(void *ctx, size_t begin, size_t end, int worker) {
   (void)worker;
   const job *j = ctx;
@@ -140,11 +149,7 @@ static void columns_backward(void *ctx, size_t begin, size_t end, int worker) {
         ev_map_apply(shifted, shifted, EV_MAP_EXP, 0, 0, p.some);
         zip_row(out, shifted, left, EV_ZIP_MUL, j->add, p.some);
       } else {
-        for (size_t k = 0; k < p.some; k++) { /* the first that is the largest takes it all */
-          bool is = x[k] == y[k];
-          out[k] = (j->add ? out[k] : 0) + (is ? left[k] : 0);
-          left[k] = is ? 0 : left[k];
-        }
+        take(out, left, x, y, j->add, p.some);
       }
     }
   }

@@ -22,8 +22,8 @@ INLINE void tile(float *out, size_t ld_out, const float *a, size_t a_row, size_t
 #pragma GCC unroll 6
   for (int r = 0; r < rows; r++) {
     const float *o = out + (size_t)r * ld_out;
-    sum[r][0] = !add ? (V){0} : vecs == 1 && part > 0 ? load_part(o, part) : load(o);
-    sum[r][1] = !add || vecs == 1 ? (V){0} : part > 0 ? load_part(o + W, part) : load(o + W);
+    sum[r][0] = !add ? splat(0) : vecs == 1 && part > 0 ? load_part(o, part) : load(o);
+    sum[r][1] = !add || vecs == 1 ? splat(0) : part > 0 ? load_part(o + W, part) : load(o + W);
   }
   for (size_t p = 0; p < k; p++, a += a_col, b += ld_b) {
     V b0 = vecs == 1 && part > 0 ? load_part(b, part) : load(b), b1 = vecs == 1 ? b0 : part > 0 ? load_part(b + W, part) : load(b + W);

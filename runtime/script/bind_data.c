@@ -538,6 +538,7 @@ static int fit_ranker(lua_State *L) { /* data:ranker(knobs) */
       .epochs = (unsigned)ev_lua_field_number(L, 2, "epochs", 5, 1, 1000),
       .learning_rate = (float)ev_lua_field_number(L, 2, "learning_rate", 0.02, 1e-9, 100),
       .regularization = (float)ev_lua_field_number(L, 2, "regularization", 1e-5, 0, 100),
+      .frequency_power = (float)ev_lua_field_number(L, 2, "frequency_power", 1, 0, 2),
       .negatives_per_positive = (float)ev_lua_field_number(L, 2, "negatives_per_positive", 0, 0, 1e6),
       .user_columns = r.user,
       .item_columns = r.item,

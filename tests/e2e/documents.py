@@ -43,6 +43,66 @@ def test_every_block_of_the_items_page_runs():
         assert os.path.isdir(os.path.join(home.path, "var", "items", "shelf"))
 
 
+def checkout(home):
+    """The home as a checkout would look from its top: the program, the agents, the examples."""
+    os.symlink(os.path.dirname(EVECTION), os.path.join(home.path, "build"))
+    for folder in ("examples", "agents", "policies"):
+        os.symlink(os.path.join(ROOT, folder), os.path.join(home.path, folder))
+
+
+def shell(home, line):
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=300, cwd=home.path, stdin=subprocess.DEVNULL,
+                          env={k: v for k, v in os.environ.items() if k != "EVECTION_HOME"})
+    assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return done
+
+
+def test_the_example_scheme_runs_as_written_and_as_its_page_changes_it():
+    with Home() as home:
+        checkout(home)
+        page = read("examples/scheme/README.md")
+        shown = {}
+        for block in re.findall(r"```sh\n(.*?)```", page, re.S):
+            for line in block.strip().splitlines():
+                shown[line] = shell(home, line).stdout
+        # Each change of the page takes the place of the lines it is about.
+        text = read("examples/scheme/scheme.lua")
+        blocks = re.findall(r"```lua\n(.*?)```", page, re.S)
+        assert len(blocks) == 3
+
+        def lines(block):
+            return [line for line in block.strip().splitlines() if line.startswith("local")]
+        old = {"loss": "    local loss = nn.loss.bpr()(u:dot(i), u:dot(j))", "batch": re.search(r"    local batch = .*", text).group(0)}
+        softmax, squared = lines(blocks[0])
+        draws, hard = lines(blocks[1])
+        tower, deep = lines(blocks[2])
+        changed = {
+            "softmax": text.replace(old["loss"], "    " + softmax),
+            "squared": text.replace(old["loss"], "    " + squared.split(" --")[0]),
+            "hard": text.replace(old["batch"], "    " + draws).replace(old["loss"], "    " + hard),
+            "deep": text.replace("    local u, i, j = user[batch.user], ", f"    {tower}\n    {deep}\n    local i, j = ").replace(
+                "user = user, item", "user = user + tower(user), item"),
+        }
+        for name, new in changed.items():
+            assert new != text
+            home.file("mine/scheme.lua", new)
+            home.file("mine/scheme.yaml", read("examples/scheme/scheme.yaml"))
+            out = shell(home, "build/evection eval mine/scheme.yaml --data movielens --quiet").stdout
+            assert "ndcg" in out and out not in shown.values(), name
+
+
+def test_every_block_of_the_page_on_schemes_prints_what_it_says():
+    with Home() as home:
+        checkout(home)
+        blocks = re.findall(r"```lua\n(.*?)```", read("docs/reference/nn.md"), re.S)
+        assert len(blocks) >= 6
+        for text in blocks:
+            home.file("block.lua", text)
+            out = shell(home, "build/evection run block.lua").stdout.splitlines()
+            said = re.findall(r"--> (.*)", text)
+            assert len(said) > 0 and [line for line in out if line in said] == said, (text, out)
+
+
 def test_the_readme_shows_the_agent_of_the_example():
     shown = re.search(r"```lua\n(.*?)```", read("README.md"), re.S).group(1)
     assert shown == read("examples/movielens/rising.lua")

@@ -62,26 +62,27 @@ def ndcg(result):
 
 def test_agents_that_are_trained_beat_popularity():
     with Home() as home:
-        generate(home, 600, 200, 14)
+        generate(home, 1000, 300, 40)
         popular = ndcg(home.json("eval", "agent:popular", "--data", "world"))
         quick = {"mf": ["--set", "mf.epochs=25", "--set", "mf.size=512"], "light_gcn": ["--set", "light_gcn.epochs=25", "--set", "light_gcn.size=1024"]}
         for name, sets in quick.items():
             got = ndcg(home.json("eval", f"agent:{name}", "--data", "world", *sets))
-            assert got > 1.1 * popular, (name, got, popular)
+            assert got > 1.1 * popular, (name, got, popular)  # EASE's is 1.28 times popularity's here
         assert leftovers(home) == []
 
 
 def test_every_loss_and_sampler_that_a_knob_names_learns():
     with Home() as home:
         generate(home)
-        popular = ndcg(home.json("eval", "agent:popular", "--data", "world"))
+        start = ndcg(home.json("eval", "agent:mf", "--data", "world", "--set", "mf.epochs=1", "--set", "mf.rate=0.0001", "--set", "mf.n_dims=16", "--set", "mf.init=0.1"))
         for loss in ("bce", "bpr", "hinge", "cosine_contrastive", "sampled_softmax", "full_softmax", "in_batch_softmax"):
             for negatives in ("4", "64"):
                 if negatives == "64" and loss in ("full_softmax", "in_batch_softmax"):
                     continue
                 got = ndcg(home.json("eval", "agent:mf", "--data", "world", "--set", f"mf.loss={loss}", "--set", f"mf.negatives={negatives}",
-                                     "--set", "mf.epochs=12", "--set", "mf.size=256", "--set", "mf.n_dims=16", "--set", "mf.rate=0.01"))
-                assert got > 0.9 * popular, (loss, negatives, got, popular)
+                                     "--set", "mf.epochs=12", "--set", "mf.size=256", "--set", "mf.n_dims=16", "--set", "mf.rate=0.01", "--set", "mf.l2=0.001",
+                                     "--set", "mf.init=0.1"))
+                assert got > (1.3 if loss == "cosine_contrastive" else 2.1) * start, (loss, negatives, got, start)  # popularity is no part of cosines
 
 
 def test_a_scheme_is_a_knob():
@@ -210,16 +211,15 @@ BAD = {
     "inf": ("local big = user * 1e30\n    loss = (big * big):mean()", 2, r"the loss is no number at step 0: mul \(\d+, 16\) gave the first inf"),
     "id": ("local ids = net:ids('mine', { 1 }) ids:fill { 99999 } loss = loss + item[ids]:sum()", 2, rf"bad_id\.lua:{HERE}: gather.*99999"),
     "huge": ("local huge = net:parameter('huge', { 1e6, 25000 })", 3, rf"bad_huge\.lua:{HERE}: huge \(1000000, 25000\): 100000\.0 MB more than"),
-    "huge_plan": ("loss = (user:reshape(-1, 1):matmul(item:reshape(-1, 1), false, true):exp():log() * 0):mean() + loss", None, r"bad_huge_plan\.lua|."),
     "operator": ("loss = loss:sofplus()", 2, rf"bad_operator\.lua:{HERE}: there is no operator 'sofplus'"),
     "lua": ("local x = nil; loss = x.y", 1, rf"bad_lua\.lua:{HERE}: "),
     "string": ("loss = loss + 'one'", 1, "add: an argument is a string"),
-    "nothing": ("if u then return nil end", None, "."),
     "model": ("if u then return item end", 1, "no model that it made"),
     "door": ("local io = require 'io'", 1, rf"bad_door\.lua:{HERE}: .*agents may require"),
     "negative_rate": ("nn.adam = function() return { rate = -1, options = { kind = 'adam' } } end", 2, "a learning rate of -1"),
-    "held": ("held = data", None, "."),
-    "train": ("if u then return nn.train { data = data, net = net, batches = b, loss = loss, modle = 1, model = print } end", 1, "."),
+    "train": ("if u then return nn.train { data = data, net = net, batches = b, loss = loss, modle = 1, model = error } end", 1, "no option 'modle'"),
+    "validation": ("if u then return nn.train { data = data, net = net, batches = b, loss = loss, epochs = 1, model = function() return user end } end", 1,
+                   "model"),
 }
 
 
@@ -230,9 +230,8 @@ def test_a_bad_scheme_ends_with_one_line_that_names_operator_shapes_and_place():
         for name, (here, code, says) in BAD.items():
             path = scheme(home, here, f"bad_{name}", epochs=1)
             done = home.run("eval", path, "--data", "world", "--quiet", code=code)
-            if code is not None:
-                assert done.stdout == "" and len(done.stderr.splitlines()) == 1, (name, done.stdout, done.stderr)
-                assert done.stderr.startswith(f"evection: node bad_{name}: fit: ") and re.search(says, done.stderr), (name, done.stderr)
+            assert done.stdout == "" and len(done.stderr.splitlines()) == 1, (name, done.stdout, done.stderr)
+            assert done.stderr.startswith(f"evection: node bad_{name}: fit: ") and re.search(says, done.stderr), (name, done.stderr)
             assert leftovers(home) == [], name
         # One host, one after the other: a bad one harms none that come after it.
         script = home.file("all.lua", """
@@ -246,7 +245,7 @@ os.remove(require("evection.native").home .. "/artifacts/" .. require("evection.
 local result = world.evaluate { composition = arg[1], data = "world", bootstrap = 0 }
 print(failed, ("%.17g"):format(result.metrics["ndcg@20"].value))
 """)
-        bad = [os.path.join(home.path, f"bad_{name}.yaml") for name, (_, code, _) in BAD.items() if code is not None]
+        bad = [os.path.join(home.path, f"bad_{name}.yaml") for name in BAD]
         failed, value = home.run("run", script, os.path.join(home.path, "mine.yaml"), *bad).stdout.split()
         assert int(failed) == len(bad) and abs(float(value) - ndcg(good)) < 1e-12, (failed, value, ndcg(good))
 

@@ -295,7 +295,8 @@ describe("every method of", function()
   local function arguments()
     local args, n = {}, support.n_hostile
     for i = 1, n do args[i] = support.hostile[i] end
-    for _, handle in ipairs { p.net, p.w, p.x, p.ids, p.loss, p.plan, p.optimiser, p.rows, other.w, other.plan, data, native.vector { 1, 2 }, { 1, 2, 3 }, { 2, 2 },
+    for _, handle in ipairs { p.net, p.w, p.x, p.ids, p.loss, p.plan, p.optimiser, p.rows, other.w, other.plan, data,
+      native.vector { 1, 2 }, { 1, 2, 3 }, { 2, 2 },
       { p.rows, 2 }, { loss = p.loss }, { outputs = { p.w, p.x } }, "matmul", "gather", "topk" } do
       n = n + 1
       args[n] = handle
@@ -312,8 +313,8 @@ describe("every method of", function()
 
   local methods = {
     net = words "parameter input ids axis constant interactions op plan find unique seed",
-    w = words [[op shape net name values fill matmul sum mean topk dropout reshape slice concat transpose gather pick attention conv1d gru spmm layer_norm mask_equal
-      clip pow scale softmax log_softmax normalise dot exp relu logsumexp nonsense]],
+    w = words [[op shape net name values fill matmul sum mean topk dropout reshape slice concat transpose gather pick attention conv1d gru spmm layer_norm
+      mask_equal clip pow scale softmax log_softmax normalise dot exp relu logsumexp nonsense]],
     plan = words "run value gradient bytes optimiser",
     optimiser = words "step steps norm",
     rows = words "set",

@@ -17,7 +17,7 @@ end
 
 local function close(expected, got, tolerance)
   tolerance = tolerance or 2e-6
-  if not (math.abs(expected - got) <= tolerance * math.max(1, math.abs(expected))) then
+  if got ~= got or math.abs(expected - got) > tolerance * math.max(1, math.abs(expected)) then
     error(("%.9g expected, %.9g found"):format(expected, got), 2)
   end
 end
@@ -451,7 +451,8 @@ describe("sampler", function()
   -- A match on random vectors, run once; every score is checked against the vectors.
   local function run(sampler, loss, options)
     local net = nn.net { seed = 3 }
-    local user, item = net:parameter("u", { data:n_users(), 4 }, { init = "normal", scale = 1 }), net:parameter("i", { data:n_items(), 4 }, { init = "normal", scale = 1 })
+    local user = net:parameter("u", { data:n_users(), 4 }, { init = "normal", scale = 1 })
+    local item = net:parameter("i", { data:n_items(), 4 }, { init = "normal", scale = 1 })
     local opts = { net = net, data = data, user = user, item = item, loss = loss, sampler = sampler, size = 32 }
     for name, value in pairs(options or {}) do opts[name] = value end
     local m = nn.match(opts)

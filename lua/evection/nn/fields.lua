@@ -2,8 +2,8 @@
 
 local object = require "evection.nn.object"
 
--- fields(net, b, d, { scale = 0.01, dropout = 0, name = "fields" }) → f, of batches of rows; its vectors and weights feel no weight decay.
--- dropout: of whole tokens while training, so that none is relied on: a new user or item brings fewer.
+-- fields(net, b, d, { scale = 0.01, dropout = 0, name = "fields" }) → f, of batches of rows. dropout: so many tokens of a row are left
+-- out while training (the others count more), so that rows of unknown users and items are nothing new.
 --   f.flat        (B, F d + n_dense): each field of tokens as the weighted sum of its tokens' vectors, side by side, then the numbers
 --   f.width       how wide that is
 --   f.linear()    (B): a weight for each feature, and one for all rows
@@ -19,9 +19,8 @@ return function(net, b, d, options)
     if field.column then n_dense = math.max(n_dense, field.column)
     else tokens[#tokens + 1], n_slots = field, math.max(n_slots, field.last) end
   end
-  local weights = n_slots > 0 and b.weights
+  local weights = n_slots > 0 and b.weights:reshape(-1, n_slots, 1)
   if weights and o.dropout > 0 then weights = weights:dropout(o.dropout) end
-  weights = weights and weights:reshape(-1, n_slots, 1)
   local dense = n_dense > 0 and b.dense
 
   -- The vectors of one table: of the tokens, each times its weight (B, S, d), and of the numbers (n_dense, d).

@@ -55,15 +55,17 @@ function layers.linear(net, from, to, options)
   end })
 end
 
-local activations = { relu = true, gelu = true, silu = true, sigmoid = true, tanh = true, softplus = true, none = true }
+local activations = "relu gelu silu sigmoid tanh softplus none"
 
 local function activate(x, word)
   if word == "none" then return x end
   return x:op(word)
 end
 
-local function check_activation(word, what, level)
-  if not activations[word] then error(("%s: activation '%s' is none of relu, gelu, silu, sigmoid, tanh, softplus, none"):format(what, tostring(word)), level or 3) end
+local function check_activation(word, what)
+  if not (" " .. activations .. " "):find(" " .. word .. " ", 1, true) then
+    error(("%s: activation '%s' is none of %s"):format(what, word, activations), 3)
+  end
 end
 
 -- Linear layers one behind the other: mlp(net, { 64, 32, 1 }). The activation stands after each but the last, which has `last`

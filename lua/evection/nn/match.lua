@@ -1,7 +1,6 @@
 -- match.lua - users and items as vectors, scored by their dot product and trained on pairs: what mf, two-tower models and graph
 -- convolutions have in common. They differ in what the vectors are.
 
-local object = require "evection.nn.object"
 local losses = require "evection.nn.losses"
 local samplers = require "evection.nn.samplers"
 
@@ -76,4 +75,4 @@ local function describe(scheme)
   return table.concat(parts, ", ")
 end
 
-return { match = match, describe = describe, object = object }
+return { match = match, describe = describe }

@@ -61,7 +61,8 @@ function Training:show(event, note)
   local at = self.at
   local epoch, did = math.floor(math.max(0, at.step - 1) / self.per_epoch) + 1, self.did
   self.report(("epoch %d/%d"):format(epoch, self.epochs), at.step, self.steps, at.rows > 0 and at.loss / at.rows or nil, {
-    event = event, note = note, metric = ("%s@%d"):format(self.metric, self.cutoff), value = self.held and at.value or nil, best = at.best, is_best = at.best_epoch == at.closed,
+    event = event, note = note, metric = ("%s@%d"):format(self.metric, self.cutoff), value = self.held and at.value or nil, best = at.best,
+    is_best = at.best_epoch == at.closed,
     rate = did.seconds > 0 and did.rows / did.seconds or nil, left = did.steps > 0 and (self.steps - at.step) * did.seconds / did.steps or nil,
   })
   self.shown = native.now()
@@ -120,7 +121,8 @@ end
 -- An interruption from outside: what was reached is kept, and said to be.
 function Training:interrupted()
   if self.path and self:save() then
-    self:show("note", ("interrupted in epoch %d; a checkpoint is kept: the same command goes on from there"):format(math.floor(self.at.step / self.per_epoch) + 1))
+    local epoch = math.floor(self.at.step / self.per_epoch) + 1
+    self:show("note", ("interrupted in epoch %d; a checkpoint is kept: the same command goes on from there"):format(epoch))
   end
   native.raise("failed", "interrupted")
 end
