@@ -53,7 +53,7 @@ help: ## this list
 deps: ## installs the Debian packages that are missing (as root or with sudo)
 	@./scripts/deps.sh
 
-deps-bench: ## also what the benchmarks' peers need: faiss, hnswlib, g++, node
+deps-bench: ## also what the benchmarks' peers need: faiss, hnswlib, g++, node, XGBoost, scikit-learn
 	@./scripts/deps.sh bench
 
 demo: deps ## imports, fits, evolves, compares, serves: the whole story in one command
@@ -142,7 +142,7 @@ bench-%: build
 	@mkdir -p $(BUILD)/bench
 	@EVECTION=$(BUILD)/evection $(PYTHON) tests/bench/$*.py
 
-BENCHES := $(filter-out support index_%,$(patsubst tests/bench/%.py,%,$(sort $(wildcard tests/bench/*.py))))
+BENCHES := $(filter-out support rows index_%,$(patsubst tests/bench/%.py,%,$(sort $(wildcard tests/bench/*.py))))
 bench: ## all benchmarks; docs/results.md is made from what they write
 	@for b in $(BENCHES); do $(MAKE) --no-print-directory bench-$$b || exit 1; done
 	@$(PYTHON) scripts/results.py

@@ -9,7 +9,7 @@ python3-scipy curl sqlite3"
 case "${1:-}" in
   "") ;;
   bench)
-    packages="$packages g++ libfaiss-dev libhnswlib-dev"
+    packages="$packages g++ libfaiss-dev libhnswlib-dev python3-xgboost python3-sklearn"
     command -v node >/dev/null 2>&1 || packages="$packages nodejs"
     command -v npm >/dev/null 2>&1 || packages="$packages npm"
     ;;
