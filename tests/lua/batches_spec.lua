@@ -510,7 +510,8 @@ describe("a ranker's fields", function()
     local plan = net:plan { outputs = { linear, pairs_of, f.flat } }
     plan:run(0)
     local got_linear, got_pairs, flat = plan:value(linear), plan:value(pairs_of), plan:value(f.flat)
-    local codes, weights, dense, table_, own = b.codes:values(), b.weights:values(), b.dense:values(), net:find("fields.vectors"):values(), net:find("fields.vectors.dense"):values()
+    local codes, weights, dense, table_, own = b.codes:values(), b.weights:values(), b.dense:values(),
+      net:find("fields.vectors"):values(), net:find("fields.vectors.dense"):values()
     local w = { 0.3, -0.7 }
     for r = 0, rows - 1 do
       local sum, parts = 0.25, {}
