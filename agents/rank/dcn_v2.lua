@@ -23,7 +23,7 @@ return agent {
     use_ids  = space.choice { "clicks", "always", "never", default = "clicks" }, -- who and what itself; "clicks": where no recall scores tell
     -- Over nn and the other knobs: how steps are taken.
     scheme = space.program [[{
-  optimiser = nn.adamw { rate = rate, weight_decay = decay },
+  optimiser = nn.adam { rate = rate, weight_decay = l2 },
   schedule = nn.schedule.warm_up(0.05, nn.schedule.cosine { floor = 0.05 }),
 }]],
   },
@@ -49,7 +49,7 @@ return agent {
     local both = knobs.structure == "parallel" and crossed:concat(deep(f.flat), 2) or deep(crossed)
     local logit = nn.linear(net, both:shape()[2], 1, { name = "out" })(both):reshape(-1)
     return nn.train {
-      data = data, net = net, batches = b, loss = nn.loss.log_loss()(logit, b.label) + f.squares() * (knobs.l2 / 2),
+      data = data, net = net, batches = b, loss = nn.loss.log_loss()(logit, b.label),
       optimiser = scheme.optimiser, schedule = scheme.schedule, epochs = knobs.epochs,
       model = function() return data:network { logit = logit, batches = b } end,
     }

@@ -8,8 +8,6 @@ local object = require "evection.nn.object"
 --   f.width       how wide that is
 --   f.linear()    (B): a weight for each feature, and one for all rows
 --   f.pairs()     (B): ½ Σ ((Σ vₖ xₖ)² − Σ (vₖ xₖ)²), every pair of features through their vectors (Rendle 2010)
---   f.squares()   a scalar, after the other two: the mean over rows of Σ (vₖ xₖ)² + Σ (wₖ xₖ)² over what was looked up for them. Half of it times a
---                 weight is the L2 term of a factorisation machine that learns row by row: what is seen often is held back more
 return function(net, b, d, options)
   object.number(d, 1, 4096, "fields: dimensions")
   local o = object.options(options, { scale = 0.01, dropout = 0, name = "fields" }, "fields")
@@ -25,15 +23,14 @@ return function(net, b, d, options)
 
   -- The vectors of one table: of the tokens, each times its weight (B, S, d), and of the numbers (n_dense, d).
   local function look_up(word, width, scale)
-    local of_tokens = n_slots > 0 and net:parameter(("%s.%s"):format(o.name, word), { n, width }, { init = "normal", scale = scale, decay = 0 })
-    local of_numbers = n_dense > 0 and net:parameter(("%s.%s.dense"):format(o.name, word), { n_dense, width }, { init = "normal", scale = scale, decay = 0 })
+    local of_tokens = n_slots > 0 and net:parameter(("%s.%s"):format(o.name, word), { n, width }, { init = "normal", scale = scale })
+    local of_numbers = n_dense > 0 and net:parameter(("%s.%s.dense"):format(o.name, word), { n_dense, width }, { init = "normal", scale = scale })
     return of_tokens and of_tokens[b.codes] * weights, of_numbers
   end
 
   local function sum_of(x, y) return x and y and x + y or x or y end
 
   local vectors, numbers = look_up("vectors", d, o.scale)
-  local looked_up = { vectors or nil }
   local parts = {}
   for _, field in ipairs(tokens) do
     local own = n_slots > 1 and vectors:slice(2, field.first, field.last) or vectors
@@ -51,7 +48,6 @@ return function(net, b, d, options)
   function f.linear()
     local of_tokens, of_numbers = look_up("linear", 1, 0)
     local base = net:parameter(o.name .. ".base", { 1 }, { decay = 0 })
-    looked_up[#looked_up + 1] = of_tokens or nil
     local x = sum_of(of_tokens and of_tokens:sum(2), of_numbers and dense:matmul(of_numbers))
     return x:reshape(-1) + base
   end
@@ -60,15 +56,6 @@ return function(net, b, d, options)
     local all = sum_of(vectors and vectors:sum(2), numbers and dense:matmul(numbers))
     local own = sum_of(vectors and vectors:square():sum(2), numbers and dense:square():matmul(numbers:square()))
     return (all:square() - own):sum(2) * 0.5
-  end
-
-  function f.squares()
-    local total = net:constant(0)
-    for _, x in ipairs(looked_up) do
-      local shape = x:shape()
-      total = total + x:square():reshape(-1, shape[2] * shape[3]):sum(2):mean()
-    end
-    return total
   end
 
   return f
