@@ -454,8 +454,8 @@ typedef struct ev_vectors {
 ev_status ev_fit_vectors(const char *path, const ev_vectors *x); /* EV_EINVAL names a row with a number that is not finite */
 
 /* encoder: score(u, i) = q · item_i + bias_i, q what the graph computes from the last max_length items of the history, in the
- * inputs of batches of sequences (item, item_known, position, sequence, length, last, user, user_known). Who has no history
- * gets nothing. Requests are put through the graph in blocks, one call at a time. */
+ * inputs of batches of sequences (item, item_known, position, sequence, length, last, user, user_known). What it computes from
+ * parameters alone, sparse matrices included, is kept as its value. Who has no history gets nothing. Requests are put through the graph in blocks, one call at a time. */
 typedef struct ev_encoder {
   ev_batches *batches; /* of sequences: names the inputs, says how long a history is and how positions are counted */
   ev_tensor query;     /* (B, d) on the axis of sequences, or (T, d) on that of their items: the last item's row */

@@ -541,6 +541,33 @@ describe("sampler", function()
     assert.is_true(masked > 0)
   end)
 
+  it("whole batches are never short: an epoch's last one is filled up with its first rows", function()
+    local net = nn.net { seed = 4 }
+    local n, size = data:n_interactions(), 100
+    local b = net:pairs(data, { size = size, negatives = 0, whole = true })
+    local user, item, steps, seen_pairs = b.user, b.item, b:per_epoch(), {}
+    assert.equal(math.ceil(n / size), steps)
+    assert.is_true(n % size > 0)
+    local first
+    for step = 0, steps - 1 do
+      assert.equal(size, b:fill(step))
+      local u, i = user:values(), item:values()
+      first = first or { u, i }
+      local fresh = math.min(size, n - step * size)
+      for r = 1, size do
+        if r <= fresh then
+          local key = u[r] .. " " .. i[r]
+          assert.is_nil(seen_pairs[key])
+          seen_pairs[key] = true
+        else
+          assert.same({ first[1][r - fresh], first[2][r - fresh] }, { u[r], i[r] })
+        end
+      end
+    end
+    assert.same({ size }, user:shape())
+    assert.equal(n, net:pairs(data, { size = n + 5, whole = true }):fill(0)) -- no more than there are
+  end)
+
   it("all scores every item; a bias counts everywhere", function()
     local got = run(nn.sampler.all(), nn.loss.full_softmax())
     assert.equal(data:n_items(), got.columns)

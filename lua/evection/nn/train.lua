@@ -44,7 +44,7 @@ local function new(opts)
   self.rate, self.schedule = optimiser.rate, opts.schedule or schedules.constant()
   self.plan = opts.net:plan { loss = opts.loss }
   self.optimiser = self.plan:optimiser(optimiser.options)
-  self.per_epoch = b:per_epoch()
+  self.per_epoch = object.number(b:per_epoch(), 1, 2 ^ 40, "train: batches:per_epoch()", 4)
   self.steps = self.epochs * self.per_epoch
   self.path, self.checkpoint_s = native.data_checkpoint(opts.data)
   self.report = native.progress()
@@ -155,6 +155,7 @@ function Training:validate()
   local value = 0
   if self.held then
     value = self.held:measure(model, self.known, self.cutoff)[self.metric]
+    if type(value) ~= "number" or value ~= value then error(("train: the validation gave %s"):format(tostring(value)), 0) end
   end
   at.value = value
   if not self.held or not at.best or value > at.best then
