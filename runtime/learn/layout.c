@@ -45,12 +45,14 @@ static ev_status reshape_infer(const ev_graph *g, ev_node *n) {
     if (dim > 0 && known > size / (size_t)dim) known = size + 1; /* too many, whatever else there is */
     else if (dim >= 0) known *= (size_t)dim;
   }
-  if (unknown >= 0 && (known == 0 || size % known != 0)) return ev_op_wrong(g, n, "%zu elements do not fill the other dimensions, which hold %zu", size, known);
+  if (unknown >= 0 && (known == 0 || size % known != 0))
+    return ev_op_wrong(g, n, "%zu elements do not fill the other dimensions, which hold %zu", size, known);
   if (unknown >= 0) n->shape.dim[unknown] = size / known;
   char text[64];
   ev_shape_text(text, &n->shape);
   if (unknown < 0 && known != size) return ev_op_wrong(g, n, "%zu elements do not fill %s", size, text);
-  if (x->axis != 0 && n->shape.dim[0] != x->dim[0]) return ev_op_wrong(g, n, "%s would break the rows of its axis: the first dimension must stay %zu", text, x->dim[0]);
+  if (x->axis != 0 && n->shape.dim[0] != x->dim[0])
+    return ev_op_wrong(g, n, "%s would break the rows of its axis: the first dimension must stay %zu", text, x->dim[0]);
   n->shape.axis = x->axis;
   return EV_OK;
 }
@@ -110,7 +112,8 @@ static void turn_slabs(void *ctx, size_t begin, size_t end, int worker) {
       continue;
     }
     for (size_t i = from; i < to; i++)
-      for (size_t j = 0; j < t->q; j++) put(out + ((j * t->middle + m) * t->p + i) * t->inner, x + ((i * t->middle + m) * t->q + j) * t->inner, t->add, t->inner);
+      for (size_t j = 0; j < t->q; j++)
+        put(out + ((j * t->middle + m) * t->p + i) * t->inner, x + ((i * t->middle + m) * t->q + j) * t->inner, t->add, t->inner);
   }
 }
 
@@ -204,7 +207,8 @@ static ev_status concat_infer(const ev_graph *g, ev_node *n) {
     if (y->axis != x->axis) return ev_op_wrong(g, n, "inputs 1 and %u are along different axes", k + 1);
     if (y->rank != x->rank) return ev_op_wrong(g, n, "inputs 1 and %u have %u and %u dimensions", k + 1, x->rank, y->rank);
     for (unsigned i = 0; i < x->rank; i++)
-      if (i != (unsigned)dim && y->dim[i] != x->dim[i]) return ev_op_wrong(g, n, "dimension %u is %zu in input 1 and %zu in input %u", i, x->dim[i], y->dim[i], k + 1);
+      if (i != (unsigned)dim && y->dim[i] != x->dim[i])
+        return ev_op_wrong(g, n, "dimension %u is %zu in input 1 and %zu in input %u", i, x->dim[i], y->dim[i], k + 1);
     if (k > 0) n->shape.dim[dim] += y->dim[dim];
   }
   return EV_OK;
@@ -268,8 +272,10 @@ static ev_status slice_backward(ev_call *c) {
 
 const ev_op ev_ops_layout[] = {
     {.name = "reshape", .min_in = 1, .max_in = 1, .min_attr = 1, .max_attr = EV_TENSOR_RANK, .flags = EV_VIEW, .infer = reshape_infer},
-    {.name = "transpose", .min_in = 1, .max_in = 1, .min_attr = 2, .max_attr = 2, .infer = transpose_infer, .forward = transpose_forward, .backward = transpose_backward},
-    {.name = "concat", .min_in = 1, .max_in = EV_OP_INPUTS, .min_attr = 1, .max_attr = 1, .infer = concat_infer, .forward = concat_forward, .backward = concat_backward},
+    {.name = "transpose", .min_in = 1, .max_in = 1, .min_attr = 2, .max_attr = 2, .infer = transpose_infer, .forward = transpose_forward,
+     .backward = transpose_backward},
+    {.name = "concat", .min_in = 1, .max_in = EV_OP_INPUTS, .min_attr = 1, .max_attr = 1, .infer = concat_infer, .forward = concat_forward,
+     .backward = concat_backward},
     {.name = "slice", .min_in = 1, .max_in = 1, .min_attr = 3, .max_attr = 3, .infer = slice_infer, .forward = slice_forward, .backward = slice_backward},
     {.name = NULL},
 };
