@@ -170,6 +170,40 @@ describe("what one script writes", function()
     assert.equal("logint", whole.space.neighbours.kind)
   end)
 
+  it("into the vocabulary of schemes stays its own", function()
+    local vandal = support.file("sandbox/scheme_vandal.lua", [[
+      local agent, nn = require "evection.agent", require "evection.nn"
+      local hinge, sampler = nn.loss.hinge(), nn.sampler.uniform(3)
+      hinge.of, hinge.text, sampler.options.negatives, sampler.scores = nil, nil, 7, nil
+      for _, t in pairs { nn.loss, nn.sampler, nn.schedule, nn.regulariser, nn } do
+        for name in pairs(t) do t[name] = nil end
+      end
+      return agent { name = "vandal", role = "recall", about = "x", act = function() end }]])
+    assert(agent.load(vandal))
+    local other = support.file("sandbox/scheme_reader.lua", [[
+      local agent, nn = require "evection.agent", require "evection.nn"
+      return agent { name = "reader", role = "recall", about = "x", fit = function() return nn end }]])
+    local nn, shared, seen, found = assert(agent.load(other)).fit(), require "evection.nn", {}, 0
+    assert.equal("nn.loss.hinge", tostring(nn.loss.hinge()))
+    assert.equal(3, nn.sampler.uniform(3).options.negatives)
+    assert.is_function(nn.sampler.uniform(3).scores)
+    local forbidden = {}
+    for _, value in pairs(native) do forbidden[value] = type(value) == "function" end
+    local function walk(t, theirs)
+      if seen[t] then return end
+      seen[t] = true
+      assert.are_not.equal(theirs, t)
+      for name, value in pairs(t) do
+        found = found + 1
+        assert.is_falsy(forbidden[value], name)
+        if type(value) == "table" then walk(value, theirs and theirs[name]) end
+      end
+    end
+    walk(nn, shared)
+    assert.is_true(found > 40)
+    walk { nn.loss.bpr(), nn.sampler.in_batch(), nn.schedule.cosine(), nn.adam(), nn.regulariser.l2(1), nn.mlp(nn.net {}, { 1, 1 }) }
+  end)
+
   it("into an error that C raised stays in that error", function()
     local _, a = pcall(native.raise, "invalid", "one")
     for _, key in ipairs(words "__index __newindex __gc __tostring __metatable") do assert.is_nil(a[key]) end

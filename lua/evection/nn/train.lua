@@ -51,7 +51,7 @@ local function new(opts)
   -- What a checkpoint holds. closed: epochs whose end has been seen to; bad: validations since the best.
   self.at = { step = 0, closed = 0, loss = 0, rows = 0, bad = 0 }
   self.did = { steps = 0, rows = 0, seconds = 0 } -- by this process
-  self.shown, self.saved = 0, native.now()
+  self.started, self.shown, self.saved = native.now(), 0, native.now()
   return self
 end
 
@@ -63,7 +63,8 @@ function Training:show(event, note)
   self.report(("epoch %d/%d"):format(epoch, self.epochs), at.step, self.steps, at.rows > 0 and at.loss / at.rows or nil, {
     event = event, note = note, metric = ("%s@%d"):format(self.metric, self.cutoff), value = self.held and at.value or nil, best = at.best,
     is_best = at.best_epoch == at.closed,
-    rate = did.seconds > 0 and did.rows / did.seconds or nil, left = did.steps > 0 and (self.steps - at.step) * did.seconds / did.steps or nil,
+    rate = did.seconds > 0 and did.rows / did.seconds or nil,
+    left = did.steps > 0 and (self.steps - at.step) * (native.now() - self.started) / did.steps or nil, -- validations included
   })
   self.shown = native.now()
 end
