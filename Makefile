@@ -108,10 +108,17 @@ e2e: build ## the whole-program tests
 # Fuzz targets always run under the sanitizers, whatever the rest is built with.
 SAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 FUZZ_SOURCES := $(foreach r,core math store learn reward,$(wildcard runtime/$(r)/*.c))
-$(BUILD)/fuzz/%: tests/fuzz/%.c tests/fuzz/driver.c $(FUZZ_SOURCES)
+FUZZ_OBJECTS := $(patsubst runtime/%.c,$(BUILD)/fuzz/obj/%.o,$(FUZZ_SOURCES))
+$(BUILD)/fuzz/obj/%.o: runtime/%.c
 	@mkdir -p $(@D)
+	$(call say,SAN,$<)
+	$(Q)$(CC) $(CFLAGS) -O1 $(SAN_FLAGS) $(pkg_cflags) -MMD -MP -c -o $@ $<
+$(BUILD)/fuzz/libruntime.a: $(FUZZ_OBJECTS)
+	@rm -f $@
+	$(Q)ar qcs $@ $^ # appended: two rooms may have files of one name
+$(BUILD)/fuzz/%: tests/fuzz/%.c tests/fuzz/driver.c $(BUILD)/fuzz/libruntime.a
 	$(call say,FUZZ,$<)
-	$(Q)$(CC) $(CFLAGS) -O1 $(SAN_FLAGS) $(pkg_cflags) -Iruntime -o $@ $< tests/fuzz/driver.c $(FUZZ_SOURCES) $(pkg_libs) -lm
+	$(Q)$(CC) $(CFLAGS) -O1 $(SAN_FLAGS) $(pkg_cflags) -Iruntime -o $@ $^ $(pkg_libs) -lm
 
 fuzz: $(FUZZERS) ## mutates inputs of every parser for FUZZ_SECONDS each
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(PYTHON) tests/run.py $^
@@ -176,4 +183,4 @@ uninstall: ## removes what install put there
 clean: ## removes what was built
 	rm -rf $(BUILD) $(BUILD)-san
 
--include $(ALL_OBJECTS:.o=.d) $(UNIT_TESTS:=.d)
+-include $(ALL_OBJECTS:.o=.d) $(FUZZ_OBJECTS:.o=.d) $(UNIT_TESTS:=.d)

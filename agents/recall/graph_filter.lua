@@ -9,7 +9,7 @@ return agent {
     "Choi, Hong, Park, Cho: Blurring-sharpening process models for collaborative filtering, SIGIR 2023",
   },
   space = {
-    n_dims         = space.logint(16, 1024, 256),
+    n_dims         = space.logint(4, 1024, 256),
     user_power     = space.linear(0, 1, 0.5),
     item_power     = space.linear(0, 1, 0.5),
     low_pass       = space.linear(0, 2, 0.3),

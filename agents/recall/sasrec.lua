@@ -19,7 +19,7 @@ return agent {
     size       = space.logint(16, 2048, 128), -- histories a batch
     epochs     = space.int(1, 500, 100),     -- at most: the best on items held out of the training data is kept
     patience   = space.int(1, 50, 8),
-    position   = space.choice { "start", "end" },
+    position   = space.choice { "end", "start" }, -- counted from there; the end, as published, did no worse on what was tried
     loss       = space.choice { "full_softmax", "sampled_softmax", "bce" }, -- bce, one negative an item: as published
     negatives  = space.logint(1, 4096, 256), -- of sampled_softmax
     -- Over nn and the other knobs: what is minimised, on which negatives, how steps are taken.

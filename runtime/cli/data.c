@@ -181,12 +181,12 @@ static ev_status choose(const json_t *opts, const char *key, const char *const *
 
 static ev_status read_import_options(json_t *opts, ev_import_options *o, const char **files) {
   static const char *const formats[] = {"auto", "lists", "atomic", "csv", "tsv", "jsonl"};
-  static const char *const splits[] = {"auto", "given", "leave-one-out", "time", "ratio"};
+  static const char *const splits[] = {"auto", "given", "leave-one-out", "time", "ratio", "last"};
   static const char *const duplicates[] = {"error", "first", "last"};
   ev_import_defaults(o);
   int format = EV_FORMAT_AUTO, split = EV_SPLIT_AUTO, duplicate = EV_DUP_ERROR;
   EV_TRY(choose(opts, "format", formats, 6, &format));
-  EV_TRY(choose(opts, "split", splits, 5, &split));
+  EV_TRY(choose(opts, "split", splits, 6, &split));
   EV_TRY(choose(opts, "duplicates", duplicates, 3, &duplicate));
   o->format = (ev_format)format;
   o->split = (ev_split)split;
@@ -286,7 +286,7 @@ static const ev_option import_options[] = {
     {EV_OPT_INT, "k-core", "K", "keep users and items with at least K interactions"},
     {EV_OPT_REAL, "min-rating", "X", "leave out interactions rated below X"},
     {EV_OPT_STRING, "duplicates", "WHICH", "of a pair given twice: error, first or last (default error)"},
-    {EV_OPT_STRING, "split", "HOW", "given, leave-one-out, time or ratio (default: what the data allow)"},
+    {EV_OPT_STRING, "split", "HOW", "given, leave-one-out, time, last or ratio (default: what the data allow)"},
     {EV_OPT_REAL, "valid-share", "X", "share of the validation fold (default 0.1)"},
     {EV_OPT_REAL, "test-share", "X", "share of the test fold (default 0.2)"},
     {EV_OPT_INT, "seed", "N", "seed of a ratio split (default 1)"},

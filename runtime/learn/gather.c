@@ -79,9 +79,11 @@ size_t ev_rows_sort(uint32_t *order, uint32_t *starts, uint32_t *scratch, const 
   unsigned all = most <= 2 ? 1 : 32 - (unsigned)__builtin_clz(most - 1), widest = m < 2000 ? 8 : DIGIT;
   unsigned passes = (all + widest - 1) / widest, bits = (all + passes - 1) / passes;
   size_t blocks = n < SORT_TOGETHER ? 1 : (size_t)ev_threads() < SORT_BLOCKS ? (size_t)ev_threads() : SORT_BLOCKS; /* one result, however cut */
-  uint32_t *keys[2] = {scratch, scratch + n}, *positions[2] = {passes % 2 == 1 ? order : starts, passes % 2 == 1 ? starts : order}; /* the last pass writes to order */
+  bool odd = passes % 2 == 1;
+  uint32_t *keys[2] = {scratch, scratch + n}, *positions[2] = {odd ? order : starts, odd ? starts : order}; /* the last pass writes to order */
   for (unsigned k = 0; k < passes; k++) {
-    sort_pass p = {k == 0 ? ids : keys[(k + 1) % 2], k == 0 ? NULL : positions[(k + 1) % 2], keys[k % 2], positions[k % 2], count, k == 0 ? n : m, blocks, k * bits, bits};
+    sort_pass p = {ids, NULL, keys[k % 2], positions[k % 2], count, n, blocks, k * bits, bits};
+    if (k > 0) p.keys = keys[(k + 1) % 2], p.positions = positions[(k + 1) % 2], p.n = m;
     ev_parallel_for(blocks, 1, count_blocks, &p);
     uint32_t before = 0;
     for (size_t digit = 0; digit < (size_t)1 << bits; digit++)
@@ -92,7 +94,7 @@ size_t ev_rows_sort(uint32_t *order, uint32_t *starts, uint32_t *scratch, const 
       }
     ev_parallel_for(blocks, 1, place_blocks, &p);
   }
-  const uint32_t *sorted = keys[(passes + 1) % 2];
+  const uint32_t *sorted = keys[(passes - 1) % 2];
   starts[0] = 0;
   for (size_t i = 0; i + 1 < m; i++) { /* no branch: where a segment ends is written at each of its positions */
     starts[unique + 1] = (uint32_t)i + 1;
@@ -143,7 +145,8 @@ static void sum_segments(void *ctx, size_t begin, size_t end, int worker) {
   }
 }
 
-void ev_rows_sum(float *out, const uint32_t *ids, const ev_rows_part *parts, size_t n_parts, const uint32_t *order, const uint32_t *starts, size_t n_unique, size_t d) {
+void ev_rows_sum(float *out, const uint32_t *ids, const ev_rows_part *parts, size_t n_parts, const uint32_t *order, const uint32_t *starts,
+    size_t n_unique, size_t d) {
   if (n_unique == 0 || d == 0) return;
   sum_job s = {out, ids, order, starts, parts, n_parts, n_unique, d};
   ev_parallel_for(starts[n_unique], grain_of(starts[n_unique], d), sum_segments, &s);
@@ -194,14 +197,16 @@ static ev_status gather_infer(const ev_graph *g, ev_node *n) {
   EV_TRY(ev_op_kind(g, n, 1, EV_NODE_IDS));
   const ev_shape *table = &ev_op_in(g, n, 0)->shape, *ids = &ev_op_in(g, n, 1)->shape;
   if (table->rank != 1 && table->rank != 2) return ev_op_wrong(g, n, "rows are taken from one or two dimensions, not %u", table->rank);
-  if (ids->rank + table->rank - 1 > EV_TENSOR_RANK) return ev_op_wrong(g, n, "rows for ids of %u dimensions would have %u, but %d is the most", ids->rank, ids->rank + 1, EV_TENSOR_RANK);
+  if (ids->rank + table->rank - 1 > EV_TENSOR_RANK)
+    return ev_op_wrong(g, n, "rows for ids of %u dimensions would have %u, but %d is the most", ids->rank, ids->rank + 1, EV_TENSOR_RANK);
   n->shape = *ids;
   if (table->rank == 2) n->shape.dim[n->shape.rank++] = table->dim[1];
   return EV_OK;
 }
 
 static ev_status gather_forward(ev_call *c) {
-  gather_job g = {c->out, c->in[0], c->ids[1], ev_shape_size(&c->in_shape[1]), c->in_shape[0].dim[0], c->in_shape[0].rank == 2 ? c->in_shape[0].dim[1] : 1, false};
+  gather_job g = {c->out, c->in[0], c->ids[1], ev_shape_size(&c->in_shape[1]), c->in_shape[0].dim[0],
+      c->in_shape[0].rank == 2 ? c->in_shape[0].dim[1] : 1, false};
   ev_parallel_for(g.n, grain_of(g.n, g.d), gather_rows, &g);
   return atomic_load(&g.wrong) ? wrong_id(c, g.ids, g.n, g.rows, "rows") : EV_OK;
 }
@@ -232,7 +237,8 @@ static ev_status pick_infer(const ev_graph *g, ev_node *n) {
   EV_TRY(ev_op_kind(g, n, 1, EV_NODE_IDS));
   const ev_shape *x = &ev_op_in(g, n, 0)->shape, *ids = &ev_op_in(g, n, 1)->shape;
   if (x->rank != 2 || ids->rank != 1) return ev_op_wrong(g, n, "x has two dimensions and there is one id for each of its rows");
-  if (x->dim[0] != ids->dim[0] || x->axis != ids->axis) return ev_op_wrong(g, n, "%zu rows, but %zu ids%s", x->dim[0], ids->dim[0], x->dim[0] == ids->dim[0] ? " along another axis" : "");
+  if (x->dim[0] != ids->dim[0] || x->axis != ids->axis)
+    return ev_op_wrong(g, n, "%zu rows, but %zu ids%s", x->dim[0], ids->dim[0], x->dim[0] == ids->dim[0] ? " along another axis" : "");
   n->shape = *ids;
   return EV_OK;
 }

@@ -16,7 +16,7 @@ typedef enum ev_tree_kind {
   EV_TREE_CATEGORY,     /* the token's code within its field; none: the field's size */
   EV_TREE_HAS,          /* 1 when the list has token `code`, else 0 */
   EV_TREE_MEAN,         /* mean label of the rows of the token, or mean of that over a list; none: the prior */
-  EV_TREE_COUNT         /* log(1 + rows of the token); none: 0 */
+  EV_TREE_COUNT         /* log(1 + rows of the token); none: missing, so that what is new goes the way of the many and not of the rarest */
 } ev_tree_kind;
 
 typedef struct ev_tree_column {

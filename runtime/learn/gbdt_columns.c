@@ -65,7 +65,7 @@ void ev_tree_row(float *out, const ev_tree_column *columns, size_t n, const ev_f
       case EV_TREE_TOKEN_NUMBER: out[j] = has ? fact[EV_TOKEN_NUMBER] : NAN; break;
       case EV_TREE_CATEGORY: out[j] = has ? (float)(code - x->offset) : (float)x->size; break;
       case EV_TREE_MEAN: out[j] = mean_of(x, facts, prior, codes, weights); break;
-      case EV_TREE_COUNT: out[j] = has ? fact[EV_TOKEN_COUNT] : 0; break;
+      case EV_TREE_COUNT: out[j] = has && fact[EV_TOKEN_COUNT] > 0 ? fact[EV_TOKEN_COUNT] : NAN; break;
       case EV_TREE_HAS:
         out[j] = 0;
         for (size_t k = x->slot; k < x->slot + x->n_slots; k++)

@@ -108,6 +108,10 @@ struct ev_op {
 /* Tables of operators, each ended by a NULL name; graph.c knows them all. */
 extern const ev_op ev_ops_pointwise[], ev_ops_reduce[], ev_ops_normal[], ev_ops_matmul[], ev_ops_layout[], ev_ops_gather[], ev_ops_sequence[], ev_ops_gru[], ev_ops_sparse[], ev_ops_bag[];
 
+/* A graph of its own that computes `output` of g, numbered *folded there, from the same inputs on the same axes: what depends on no input
+ * is a parameter of it (fold.c). g may grow. EV_EINVAL: a sparse matrix is needed all the same. */
+ev_status ev_graph_fold(ev_graph **out, ev_graph *g, ev_tensor output, ev_tensor *folded);
+
 /* Counts bytes against the graph's limit: EV_ELIMIT names what they are for (its shape may be NULL). */
 ev_status ev_graph_reserve(ev_graph *g, uint64_t bytes, const char *what, const ev_shape *s);
 

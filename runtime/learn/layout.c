@@ -7,7 +7,8 @@
 
 #define ALONE 262144 /* floats that the calling thread moves by itself */
 #define SLICE 32768  /* floats a thread takes at a time otherwise */
-#define EDGE 16      /* of a square that is transposed within the cache */
+#define EDGE 8       /* of a square that is transposed within the cache */
+#define HEIGHT 64    /* of a slab of them: what is written next to each other */
 
 static size_t product_of(const size_t *dim, unsigned from, unsigned to) {
   size_t n = 1;
@@ -44,12 +45,14 @@ static ev_status reshape_infer(const ev_graph *g, ev_node *n) {
     if (dim > 0 && known > size / (size_t)dim) known = size + 1; /* too many, whatever else there is */
     else if (dim >= 0) known *= (size_t)dim;
   }
-  if (unknown >= 0 && (known == 0 || size % known != 0)) return ev_op_wrong(g, n, "%zu elements do not fill the other dimensions, which hold %zu", size, known);
+  if (unknown >= 0 && (known == 0 || size % known != 0))
+    return ev_op_wrong(g, n, "%zu elements do not fill the other dimensions, which hold %zu", size, known);
   if (unknown >= 0) n->shape.dim[unknown] = size / known;
   char text[64];
   ev_shape_text(text, &n->shape);
   if (unknown < 0 && known != size) return ev_op_wrong(g, n, "%zu elements do not fill %s", size, text);
-  if (x->axis != 0 && n->shape.dim[0] != x->dim[0]) return ev_op_wrong(g, n, "%s would break the rows of its axis: the first dimension must stay %zu", text, x->dim[0]);
+  if (x->axis != 0 && n->shape.dim[0] != x->dim[0])
+    return ev_op_wrong(g, n, "%s would break the rows of its axis: the first dimension must stay %zu", text, x->dim[0]);
   n->shape.axis = x->axis;
   return EV_OK;
 }
@@ -63,13 +66,35 @@ typedef struct turn {
   bool add;
 } turn;
 
-/* out (q, p) [+]= xᵀ for x (p, q) in rows ld_x apart, the rows of out ld_out apart. */
+typedef float quad __attribute__((vector_size(16)));
+
+/* Four rows of four become four columns, in registers. */
+static inline void turn_quads(float *out, size_t ld_out, const float *x, size_t ld_x, bool add) {
+  quad r[4], o;
+  for (size_t i = 0; i < 4; i++) memcpy(&r[i], x + i * ld_x, sizeof *r);
+  quad a = __builtin_shufflevector(r[0], r[1], 0, 4, 1, 5), b = __builtin_shufflevector(r[2], r[3], 0, 4, 1, 5);
+  quad c = __builtin_shufflevector(r[0], r[1], 2, 6, 3, 7), d = __builtin_shufflevector(r[2], r[3], 2, 6, 3, 7);
+  r[0] = __builtin_shufflevector(a, b, 0, 1, 4, 5), r[1] = __builtin_shufflevector(a, b, 2, 3, 6, 7);
+  r[2] = __builtin_shufflevector(c, d, 0, 1, 4, 5), r[3] = __builtin_shufflevector(c, d, 2, 3, 6, 7);
+  for (size_t i = 0; i < 4; i++) {
+    if (add) memcpy(&o, out + i * ld_out, sizeof o), r[i] += o;
+    memcpy(out + i * ld_out, &r[i], sizeof *r);
+  }
+}
+
+/* out (q, p) [+]= xᵀ for x (p, q) in rows ld_x apart, the rows of out ld_out apart: by squares, strips of rows after one another. */
 static void turn_matrix(float *out, size_t ld_out, const float *x, size_t ld_x, bool add, size_t p, size_t q) {
   for (size_t i0 = 0; i0 < p; i0 += EDGE)
     for (size_t j0 = 0; j0 < q; j0 += EDGE) {
-      size_t i1 = i0 + EDGE < p ? i0 + EDGE : p, j1 = j0 + EDGE < q ? j0 + EDGE : q;
-      for (size_t j = j0; j < j1; j++)
-        for (size_t i = i0; i < i1; i++) out[j * ld_out + i] = add ? out[j * ld_out + i] + x[i * ld_x + j] : x[i * ld_x + j];
+      size_t i1 = i0 + EDGE < p ? i0 + EDGE : p, j1 = j0 + EDGE < q ? j0 + EDGE : q, i = i0;
+      for (; i + 4 <= i1; i += 4) {
+        size_t j = j0;
+        for (; j + 4 <= j1; j += 4) turn_quads(out + j * ld_out + i, ld_out, x + i * ld_x + j, ld_x, add);
+        for (; j < j1; j++)
+          for (size_t k = i; k < i + 4; k++) out[j * ld_out + k] = add ? out[j * ld_out + k] + x[k * ld_x + j] : x[k * ld_x + j];
+      }
+      for (; i < i1; i++)
+        for (size_t j = j0; j < j1; j++) out[j * ld_out + i] = add ? out[j * ld_out + i] + x[i * ld_x + j] : x[i * ld_x + j];
     }
 }
 
@@ -77,9 +102,9 @@ static void turn_matrix(float *out, size_t ld_out, const float *x, size_t ld_x, 
 static void turn_slabs(void *ctx, size_t begin, size_t end, int worker) {
   (void)worker;
   const turn *t = ctx;
-  size_t strips = (t->p + EDGE - 1) / EDGE;
+  size_t strips = (t->p + HEIGHT - 1) / HEIGHT;
   for (size_t s = begin; s < end; s++) {
-    size_t from = s % strips * EDGE, to = from + EDGE < t->p ? from + EDGE : t->p, m = s / strips % t->middle, o = s / strips / t->middle;
+    size_t from = s % strips * HEIGHT, to = from + HEIGHT < t->p ? from + HEIGHT : t->p, m = s / strips % t->middle, o = s / strips / t->middle;
     const float *x = t->x + o * t->p * t->middle * t->q * t->inner;
     float *out = t->out + o * t->p * t->middle * t->q * t->inner;
     if (t->inner == 1) {
@@ -87,7 +112,8 @@ static void turn_slabs(void *ctx, size_t begin, size_t end, int worker) {
       continue;
     }
     for (size_t i = from; i < to; i++)
-      for (size_t j = 0; j < t->q; j++) put(out + ((j * t->middle + m) * t->p + i) * t->inner, x + ((i * t->middle + m) * t->q + j) * t->inner, t->add, t->inner);
+      for (size_t j = 0; j < t->q; j++)
+        put(out + ((j * t->middle + m) * t->p + i) * t->inner, x + ((i * t->middle + m) * t->q + j) * t->inner, t->add, t->inner);
   }
 }
 
@@ -103,8 +129,8 @@ static void turn_all(float *out, const float *x, const ev_shape *s, const double
     return;
   }
   turn t = {out, x, s->dim[i], product_of(s->dim, i + 1, j), s->dim[j], product_of(s->dim, j + 1, s->rank), add};
-  size_t slabs = product_of(s->dim, 0, i) * t.middle * ((t.p + EDGE - 1) / EDGE);
-  ev_parallel_for(slabs, grain_of(slabs, (t.p < EDGE ? t.p : EDGE) * t.q * t.inner), turn_slabs, &t);
+  size_t slabs = product_of(s->dim, 0, i) * t.middle * ((t.p + HEIGHT - 1) / HEIGHT);
+  ev_parallel_for(slabs, grain_of(slabs, (t.p < HEIGHT ? t.p : HEIGHT) * t.q * t.inner), turn_slabs, &t);
 }
 
 static ev_status transpose_infer(const ev_graph *g, ev_node *n) {
@@ -181,7 +207,8 @@ static ev_status concat_infer(const ev_graph *g, ev_node *n) {
     if (y->axis != x->axis) return ev_op_wrong(g, n, "inputs 1 and %u are along different axes", k + 1);
     if (y->rank != x->rank) return ev_op_wrong(g, n, "inputs 1 and %u have %u and %u dimensions", k + 1, x->rank, y->rank);
     for (unsigned i = 0; i < x->rank; i++)
-      if (i != (unsigned)dim && y->dim[i] != x->dim[i]) return ev_op_wrong(g, n, "dimension %u is %zu in input 1 and %zu in input %u", i, x->dim[i], y->dim[i], k + 1);
+      if (i != (unsigned)dim && y->dim[i] != x->dim[i])
+        return ev_op_wrong(g, n, "dimension %u is %zu in input 1 and %zu in input %u", i, x->dim[i], y->dim[i], k + 1);
     if (k > 0) n->shape.dim[dim] += y->dim[dim];
   }
   return EV_OK;
@@ -245,8 +272,10 @@ static ev_status slice_backward(ev_call *c) {
 
 const ev_op ev_ops_layout[] = {
     {.name = "reshape", .min_in = 1, .max_in = 1, .min_attr = 1, .max_attr = EV_TENSOR_RANK, .flags = EV_VIEW, .infer = reshape_infer},
-    {.name = "transpose", .min_in = 1, .max_in = 1, .min_attr = 2, .max_attr = 2, .infer = transpose_infer, .forward = transpose_forward, .backward = transpose_backward},
-    {.name = "concat", .min_in = 1, .max_in = EV_OP_INPUTS, .min_attr = 1, .max_attr = 1, .infer = concat_infer, .forward = concat_forward, .backward = concat_backward},
+    {.name = "transpose", .min_in = 1, .max_in = 1, .min_attr = 2, .max_attr = 2, .infer = transpose_infer, .forward = transpose_forward,
+     .backward = transpose_backward},
+    {.name = "concat", .min_in = 1, .max_in = EV_OP_INPUTS, .min_attr = 1, .max_attr = 1, .infer = concat_infer, .forward = concat_forward,
+     .backward = concat_backward},
     {.name = "slice", .min_in = 1, .max_in = 1, .min_attr = 3, .max_attr = 3, .infer = slice_infer, .forward = slice_forward, .backward = slice_backward},
     {.name = NULL},
 };

@@ -231,7 +231,8 @@ typedef struct ev_ranker_options {
   unsigned n_dims;         /* 0: logistic regression; > 0: factorisation machine (Rendle 2010) of that rank */
   unsigned epochs;         /* default 5 */
   float learning_rate;     /* Adagrad, default 0.02 */
-  float regularization;    /* L2, default 1e-5 */
+  float regularization;    /* L2, default 1e-5: a feature's weights cost regularization · n^frequency_power / 2 · their squares, */
+  float frequency_power;   /* n being its rows. 1, the default: each of its rows adds its share; 0: ridge, the rarer the more shrunk */
   float negatives_per_positive; /* sampled from the slate's own zeros; 0 = all; default 0 */
   const char *const *user_columns, *const *item_columns; /* feature columns to use */
   size_t n_user_columns, n_item_columns;
@@ -453,8 +454,8 @@ typedef struct ev_vectors {
 ev_status ev_fit_vectors(const char *path, const ev_vectors *x); /* EV_EINVAL names a row with a number that is not finite */
 
 /* encoder: score(u, i) = q · item_i + bias_i, q what the graph computes from the last max_length items of the history, in the
- * inputs of batches of sequences (item, item_known, position, sequence, length, last, user, user_known). Who has no history
- * gets nothing. Requests are put through the graph in blocks, one call at a time. */
+ * inputs of batches of sequences (item, item_known, position, sequence, length, last, user, user_known). What it computes from
+ * parameters alone, sparse matrices included, is kept as its value. Who has no history gets nothing. Requests are put through the graph in blocks, one call at a time. */
 typedef struct ev_encoder {
   ev_batches *batches; /* of sequences: names the inputs, says how long a history is and how positions are counted */
   ev_tensor query;     /* (B, d) on the axis of sequences, or (T, d) on that of their items: the last item's row */

@@ -33,7 +33,8 @@ static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 static size_t pieces(size_t n, size_t of) { return n == 0 ? 0 : (n - 1) / of + 1; }
 
 /* Rows [i, i + rows) by columns [j, j + cols) of product number `at`, over the terms [from, to). */
-static void multiply(const product *p, float *out, size_t ld_out, bool add, size_t at, size_t i, size_t rows, size_t j, size_t cols, size_t from, size_t to) {
+static void multiply(const product *p, float *out, size_t ld_out, bool add, size_t at, size_t i, size_t rows, size_t j, size_t cols, size_t from,
+    size_t to) {
   size_t ld_a = p->turn_a ? p->m : p->k, ld_b = p->turn_b ? p->k : p->n;
   const float *a = p->a + at * p->stride_a + (p->turn_a ? from * ld_a + i : i * ld_a + from);
   const float *b = p->b + at * p->stride_b + (p->turn_b ? j * ld_b + from : from * ld_b + j);
@@ -59,7 +60,8 @@ static void parts(void *ctx, size_t begin, size_t end, int worker) {
       multiply(p, part, p->n, false, 0, 0, p->m, 0, p->n, p->k * s / p->n_parts, p->k * (s + 1) / p->n_parts);
       continue;
     }
-    for (size_t at = p->batch * s / p->n_parts, to = p->batch * (s + 1) / p->n_parts, first = at; at < to; at++) multiply(p, part, p->n, at > first, at, 0, p->m, 0, p->n, 0, p->k);
+    for (size_t at = p->batch * s / p->n_parts, to = p->batch * (s + 1) / p->n_parts, first = at; at < to; at++)
+      multiply(p, part, p->n, at > first, at, 0, p->m, 0, p->n, 0, p->k);
   }
 }
 
@@ -136,9 +138,11 @@ static ev_status matmul_infer(const ev_graph *g, ev_node *n) {
     return ev_op_wrong(g, n, "takes matrices, batches of matrices, or a batch and a matrix");
   bool turn_a = n->attr[0] != 0, turn_b = n->attr[1] != 0;
   const size_t *da = a->dim + (a->rank - 2), *db = b->dim + (b->rank - 2);
-  if (da[!turn_a] != db[turn_b]) return ev_op_wrong(g, n, "inner sizes %zu and %zu differ%s", da[!turn_a], db[turn_b], turn_a || turn_b ? " (transposed as asked)" : "");
+  if (da[!turn_a] != db[turn_b])
+    return ev_op_wrong(g, n, "inner sizes %zu and %zu differ%s", da[!turn_a], db[turn_b], turn_a || turn_b ? " (transposed as asked)" : "");
   if (b->rank == 3) {
-    if (a->dim[0] != b->dim[0] || a->axis != b->axis) return ev_op_wrong(g, n, "batches of %zu and %zu%s", a->dim[0], b->dim[0], a->dim[0] == b->dim[0] ? " along different axes" : "");
+    if (a->dim[0] != b->dim[0] || a->axis != b->axis)
+      return ev_op_wrong(g, n, "batches of %zu and %zu%s", a->dim[0], b->dim[0], a->dim[0] == b->dim[0] ? " along different axes" : "");
     n->shape = (ev_shape){.rank = 3, .dim = {a->dim[0], da[turn_a], db[!turn_b]}, .axis = a->axis};
     return EV_OK;
   }
@@ -156,8 +160,8 @@ static ev_status matmul_infer(const ev_graph *g, ev_node *n) {
 
 static ev_status matmul_forward(ev_call *c) {
   sizes s = sizes_of(c->node, &c->in_shape[0], &c->in_shape[1]);
-  product p = {.out = c->out, .a = c->in[0], .b = c->in[1], .stride_out = s.m * s.n, .stride_a = s.stride_a, .stride_b = s.stride_b, .batch = s.batch, .m = s.m, .n = s.n, .k = s.k,
-               .turn_a = s.turn_a, .turn_b = s.turn_b, .parts = c->scratch};
+  product p = {.out = c->out, .a = c->in[0], .b = c->in[1], .stride_out = s.m * s.n, .stride_a = s.stride_a, .stride_b = s.stride_b, .batch = s.batch,
+               .m = s.m, .n = s.n, .k = s.k, .turn_a = s.turn_a, .turn_b = s.turn_b, .parts = c->scratch};
   run(&p);
   return EV_OK;
 }
@@ -183,7 +187,9 @@ static ev_status matmul_backward(ev_call *c) {
 
 /* Parts of whichever of the three products may need most. A live output may be cut in parts where one at full capacity is
  * too large for it: hence the bound. */
-static size_t parts_size(size_t batch, size_t m, size_t n, size_t k) { return batch == 1 && k < 2 * PART_INNER ? 0 : parts_of(batch, k) * least(m * n, PARTED); }
+static size_t parts_size(size_t batch, size_t m, size_t n, size_t k) {
+  return batch == 1 && k < 2 * PART_INNER ? 0 : parts_of(batch, k) * least(m * n, PARTED);
+}
 
 static size_t matmul_scratch(const ev_graph *g, const ev_node *n) {
   sizes s = sizes_of(n, &ev_op_in(g, n, 0)->shape, &ev_op_in(g, n, 1)->shape);
@@ -238,7 +244,8 @@ static ev_status dot_infer(const ev_graph *g, ev_node *n) {
   EV_TRY(ev_op_floats(g, n));
   const ev_shape *a = &ev_op_in(g, n, 0)->shape, *b = &ev_op_in(g, n, 1)->shape;
   if (a->rank != 2 || (b->rank != 2 && b->rank != 3)) return ev_op_wrong(g, n, "takes (N, D) and (N, D), or (N, D) and (N, M, D)");
-  if (a->dim[0] != b->dim[0] || a->axis != b->axis) return ev_op_wrong(g, n, "%zu rows and %zu%s", a->dim[0], b->dim[0], a->dim[0] == b->dim[0] ? " along different axes" : "");
+  if (a->dim[0] != b->dim[0] || a->axis != b->axis)
+    return ev_op_wrong(g, n, "%zu rows and %zu%s", a->dim[0], b->dim[0], a->dim[0] == b->dim[0] ? " along different axes" : "");
   if (a->dim[1] != b->dim[b->rank - 1]) return ev_op_wrong(g, n, "rows of %zu and %zu numbers", a->dim[1], b->dim[b->rank - 1]);
   n->shape = (ev_shape){.rank = b->rank - 1, .dim = {a->dim[0], b->rank == 3 ? b->dim[1] : 0}, .axis = a->axis};
   return EV_OK;
@@ -271,7 +278,8 @@ static ev_status dot_backward(ev_call *c) {
 }
 
 const ev_op ev_ops_matmul[] = {
-    {.name = "matmul", .min_in = 2, .max_in = 2, .max_attr = 2, .flags = EV_BACK_IN, .infer = matmul_infer, .forward = matmul_forward, .backward = matmul_backward, .scratch = matmul_scratch},
+    {.name = "matmul", .min_in = 2, .max_in = 2, .max_attr = 2, .flags = EV_BACK_IN, .infer = matmul_infer, .forward = matmul_forward,
+     .backward = matmul_backward, .scratch = matmul_scratch},
     {.name = "dot", .min_in = 2, .max_in = 2, .flags = EV_BACK_IN, .infer = dot_infer, .forward = dot_forward, .backward = dot_backward},
     {.name = NULL},
 };

@@ -71,8 +71,16 @@ ev_status ev_fit_encoder(const char *path, const ev_encoder *x) {
   EV_TRY(check_query(x));
   double options[6] = {(double)b->o.max_length, b->o.from_start, x->cosine, b->rows, b->sequences, x->bias != NULL};
   ev_pack_writer *w;
-  EV_TRY(ev_pack_writer_open(&w, path, "encoder"));
-  ev_status status = ev_graph_write(b->g, w, &x->query, &output, 1);
+  ev_graph *g;
+  ev_tensor query;
+  EV_TRY(ev_graph_fold(&g, b->g, x->query, &query));
+  ev_status status = ev_pack_writer_open(&w, path, "encoder");
+  if (status != EV_OK) {
+    ev_graph_free(g);
+    return status;
+  }
+  status = ev_graph_write(g, w, &query, &output, 1);
+  ev_graph_free(g);
   if (status == EV_OK) status = ev_vectors_write(w, "item", x->item, x->n_items, x->n_dims, x->cosine, NULL);
   if (status == EV_OK && x->bias != NULL) status = ev_vectors_write(w, "bias", x->bias, x->n_items, 1, false, NULL);
   if (status == EV_OK) status = ev_pack_write(w, "name", EV_U8, b->name, strlen(b->name), 1);

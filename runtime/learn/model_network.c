@@ -40,9 +40,17 @@ ev_status ev_fit_network(const char *path, const ev_batches *b, ev_tensor logit)
   EV_TRY(check_logit(b, logit));
   double options[2] = {(double)b->v->by_item.n_rows, b->rows};
   ev_pack_writer *w;
-  EV_TRY(ev_pack_writer_open(&w, path, "network"));
-  ev_status status = ev_fields_write(ev_batches_fields(b), w);
-  if (status == EV_OK) status = ev_graph_write(b->g, w, &logit, &output, 1);
+  ev_graph *g;
+  ev_tensor folded;
+  EV_TRY(ev_graph_fold(&g, b->g, logit, &folded));
+  ev_status status = ev_pack_writer_open(&w, path, "network");
+  if (status != EV_OK) {
+    ev_graph_free(g);
+    return status;
+  }
+  status = ev_fields_write(ev_batches_fields(b), w);
+  if (status == EV_OK) status = ev_graph_write(g, w, &folded, &output, 1);
+  ev_graph_free(g);
   if (status == EV_OK) status = ev_pack_write(w, "name", EV_U8, b->name, strlen(b->name), 1);
   if (status == EV_OK) status = ev_pack_write(w, "options", EV_F64, options, 2, 1);
   if (status == EV_OK) return ev_pack_writer_commit(w);

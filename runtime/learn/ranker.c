@@ -49,7 +49,7 @@ typedef struct trainer {
   machine m;
   float *w, *v;             /* the machine's */
   float bias_g, *w_g, *v_g; /* Adagrad: sums of squared gradients */
-  float rate, l2;
+  float rate, *l2;          /* (n_features) a row's share of a feature's penalty */
 } trainer;
 
 static float adagrad(const trainer *t, float *sum, float gradient) {
@@ -66,12 +66,24 @@ static double step(trainer *t, const active *a, float label) {
   t->m.bias -= adagrad(t, &t->bias_g, g);
   for (size_t i = 0; i < a->n; i++) {
     size_t k = a->index[i];
-    float x = a->value[i];
-    t->w[k] -= adagrad(t, &t->w_g[k], g * x + t->l2 * t->w[k]);
+    float x = a->value[i], l2 = t->l2[k];
+    t->w[k] -= adagrad(t, &t->w_g[k], g * x + l2 * t->w[k]);
     float *v = t->v + k * d, *v_g = t->v_g + k * d;
-    for (size_t f = 0; f < d; f++) v[f] -= adagrad(t, &v_g[f], g * x * (sums[f] - v[f] * x) + t->l2 * v[f]);
+    for (size_t f = 0; f < d; f++) v[f] -= adagrad(t, &v_g[f], g * x * (sums[f] - v[f] * x) + l2 * v[f]);
   }
   return loss;
+}
+
+/* What each row of a feature adds to its penalty: regularization · n^(frequency_power − 1). */
+static void share_penalty(trainer *t, const ev_row_reader *reader, size_t n_features, const ev_ranker_options *o) {
+  active a;
+  for (size_t k = 0; k < n_features; k++) t->l2[k] = 0;
+  for (size_t i = 0; i < ev_row_reader_n(reader) && o->frequency_power != 1; i++) {
+    a.n = ev_row_features(a.index, a.value, reader, i);
+    for (size_t j = 0; j < a.n; j++) t->l2[a.index[j]]++;
+  }
+  for (size_t k = 0; k < n_features; k++)
+    t->l2[k] = o->frequency_power == 1 || t->l2[k] == 0 ? o->regularization : (float)(o->regularization * pow((double)t->l2[k], (double)o->frequency_power - 1));
 }
 
 static ev_status train(trainer *t, const ev_rank_rows *rows, const ev_row_reader *reader, const ev_ranker_options *o, const ev_progress *p) {
@@ -126,7 +138,7 @@ ev_status ev_fit_ranker(const char *path, const ev_snapshot *s, const ev_rank_ro
   const ev_fields_options fo = {o->user_columns, o->item_columns, o->n_user_columns, o->n_item_columns, o->ids};
   ev_fields *fields = NULL;
   ev_row_reader *reader = NULL;
-  trainer t = {.m.n_dims = o->n_dims, .rate = o->learning_rate, .l2 = o->regularization, .bias_g = 1};
+  trainer t = {.m.n_dims = o->n_dims, .rate = o->learning_rate, .bias_g = 1};
   ev_status status = ev_fields_fit(&fields, s, rows, &fo);
   if (status == EV_OK) status = ev_row_reader_of_rows(&reader, fields, s, rows);
   if (status == EV_OK) {
@@ -136,13 +148,15 @@ ev_status ev_fit_ranker(const char *path, const ev_snapshot *s, const ev_rank_ro
     t.m.v = t.v = ev_alloc(n, d * sizeof *t.v);
     t.w_g = ev_alloc(n, sizeof *t.w_g);
     t.v_g = ev_alloc(n, d * sizeof *t.v_g);
-    if (t.w == NULL || t.w_g == NULL || t.v == NULL || t.v_g == NULL) {
+    t.l2 = ev_alloc(n, sizeof *t.l2);
+    if (t.l2 == NULL || t.w == NULL || t.w_g == NULL || t.v == NULL || t.v_g == NULL) {
       status = EV_ENOMEM;
     } else {
       ev_rng_seed(&rng, o->seed, 1);
       for (size_t i = 0; i < n * d; i++) t.v[i] = (float)(0.01 * ev_rng_normal(&rng));
       for (size_t i = 0; i < n; i++) t.w_g[i] = 1;
       for (size_t i = 0; i < n * d; i++) t.v_g[i] = 1;
+      share_penalty(&t, reader, n, o);
       status = train(&t, rows, reader, o, p);
     }
   }
@@ -151,6 +165,7 @@ ev_status ev_fit_ranker(const char *path, const ev_snapshot *s, const ev_rank_ro
   ev_fields_free(fields);
   ev_free(t.w);
   ev_free(t.v);
+  ev_free(t.l2);
   ev_free(t.w_g);
   ev_free(t.v_g);
   return status;

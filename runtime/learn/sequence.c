@@ -29,8 +29,8 @@ static ev_status find_begins(const ev_call *c, unsigned input, uint64_t *begins)
   begins[0] = 0;
   for (size_t i = 0; i < n; i++) begins[i + 1] = begins[i] + lengths[i];
   if (begins[n] == rows) return EV_OK;
-  return ev_fail(EV_EINVAL, "%s: the %zu lengths in '%s' add up to %llu, but there are %zu rows", c->node->op->name, n, c->in_name[input] != NULL ? c->in_name[input] : "lengths",
-                 (unsigned long long)begins[n], rows);
+  return ev_fail(EV_EINVAL, "%s: the %zu lengths in '%s' add up to %llu, but there are %zu rows", c->node->op->name, n,
+                 c->in_name[input] != NULL ? c->in_name[input] : "lengths", (unsigned long long)begins[n], rows);
 }
 
 /* ---- attention -----------------------------------------------------------------------------------------------*/
@@ -65,7 +65,8 @@ static void attend_pairs_back(void *ctx, size_t begin, size_t end, int worker) {
     ev_head h = head_of(a, sequence);
     float *grad[3];
     for (int k = 0; k < 3; k++) grad[k] = c->grad_in[k] != NULL ? c->grad_in[k] + at : NULL;
-    ev_attend_back(grad[0], grad[1], grad[2], c->add, c->in[0] + at, c->in[1] + at, c->in[2] + at, c->out + at, c->keep + 2 * (a->begins[sequence] * a->heads + head), c->grad + at, &h);
+    ev_attend_back(grad[0], grad[1], grad[2], c->add, c->in[0] + at, c->in[1] + at, c->in[2] + at, c->out + at,
+        c->keep + 2 * (a->begins[sequence] * a->heads + head), c->grad + at, &h);
   }
 }
 
@@ -132,7 +133,8 @@ static void conv_rows(void *ctx, size_t begin, size_t end, int worker) {
   for (size_t s = sequence_at(v, begin); s < v->n && v->begins[s] < end; s++)
     for (size_t tap = 0; tap < v->taps; tap++) {
       size_t back = v->taps - 1 - tap, from = most(begin, v->begins[s] + back), to = least(end, v->begins[s + 1]);
-      if (from < to) ev_gemm(c->out + from * v->out, v->out, c->in[0] + (from - back) * v->in, v->in, false, c->in[1] + tap * v->in * v->out, v->out, false, true, to - from, v->out, v->in);
+      if (from < to) ev_gemm(c->out + from * v->out, v->out, c->in[0] + (from - back) * v->in, v->in, false, c->in[1] + tap * v->in * v->out, v->out,
+          false, true, to - from, v->out, v->in);
     }
 }
 
@@ -145,7 +147,8 @@ static void conv_rows_back(void *ctx, size_t begin, size_t end, int worker) {
     for (size_t back = 0; back < v->taps; back++) {
       size_t from = most(begin, v->begins[s]), sequence_end = v->begins[s + 1], to = sequence_end > back ? least(end, sequence_end - back) : 0;
       const float *w = v->turned + (v->taps - 1 - back) * v->in * v->out;
-      if (from < to) ev_gemm(c->grad_in[0] + from * v->in, v->in, c->grad + (from + back) * v->out, v->out, false, w, v->in, false, c->add[0] || back > 0, to - from, v->in, v->out);
+      if (from < to) ev_gemm(c->grad_in[0] + from * v->in, v->in, c->grad + (from + back) * v->out, v->out, false, w, v->in, false,
+          c->add[0] || back > 0, to - from, v->in, v->out);
     }
 }
 
@@ -161,7 +164,8 @@ static void conv_parts(void *ctx, size_t begin, size_t end, int worker) {
     memset(dw, 0, size * sizeof *dw);
     for (size_t s = sequence_at(v, first); s < v->n && v->begins[s] < last; s++) {
       size_t from = most(first, v->begins[s] + back), to = least(last, v->begins[s + 1]);
-      if (from < to) ev_gemm(dw, v->out, c->in[0] + (from - back) * v->in, v->in, true, c->grad + from * v->out, v->out, false, true, v->in, v->out, to - from);
+      if (from < to) ev_gemm(dw, v->out, c->in[0] + (from - back) * v->in, v->in, true, c->grad + from * v->out, v->out, false, true, v->in, v->out,
+          to - from);
     }
     if (tap > 0) continue;
     memset(db, 0, v->out * sizeof *db);
@@ -195,7 +199,8 @@ static ev_status conv_infer(const ev_graph *g, ev_node *n) {
 
 static conv conv_of(const ev_call *c) {
   const ev_shape *w = &c->in_shape[1];
-  return (conv){.c = c, .begins = (const void *)c->scratch, .n = c->in_shape[3].dim[0], .rows = c->in_shape[0].dim[0], .taps = w->dim[0], .in = w->dim[1], .out = w->dim[2]};
+  return (conv){.c = c, .begins = (const void *)c->scratch, .n = c->in_shape[3].dim[0], .rows = c->in_shape[0].dim[0], .taps = w->dim[0],
+      .in = w->dim[1], .out = w->dim[2]};
 }
 
 /* Cut alike whatever the threads; but rows that are few enough, and hence few, are one block. */
@@ -237,8 +242,9 @@ static size_t conv_scratch(const ev_graph *g, const ev_node *n) {
 }
 
 const ev_op ev_ops_sequence[] = {
-    {.name = "attention", .min_in = 4, .max_in = 4, .min_attr = 1, .max_attr = 2, .flags = EV_BACK_IN | EV_BACK_OUT, .infer = attention_infer, .forward = attention_forward,
-     .backward = attention_backward, .keep = attention_keep, .scratch = attention_scratch},
-    {.name = "conv1d", .min_in = 4, .max_in = 4, .flags = EV_BACK_IN, .infer = conv_infer, .forward = conv_forward, .backward = conv_backward, .scratch = conv_scratch},
+    {.name = "attention", .min_in = 4, .max_in = 4, .min_attr = 1, .max_attr = 2, .flags = EV_BACK_IN | EV_BACK_OUT, .infer = attention_infer,
+     .forward = attention_forward, .backward = attention_backward, .keep = attention_keep, .scratch = attention_scratch},
+    {.name = "conv1d", .min_in = 4, .max_in = 4, .flags = EV_BACK_IN, .infer = conv_infer, .forward = conv_forward, .backward = conv_backward,
+     .scratch = conv_scratch},
     {.name = NULL},
 };

@@ -15,7 +15,8 @@
 #define MANY 48         /* rows for which copying the right side is */
 #define TERMS 512       /* summed at a time, so that the rows of the left side stay in the second-level cache */
 
-void ev_gemm(float *out, size_t ld_out, const float *a, size_t ld_a, bool turn_a, const float *b, size_t ld_b, bool turn_b, bool add, size_t m, size_t n, size_t k) {
+void ev_gemm(float *out, size_t ld_out, const float *a, size_t ld_a, bool turn_a, const float *b, size_t ld_b, bool turn_b, bool add, size_t m,
+    size_t n, size_t k) {
   if (m == 0 || n == 0) return;
   const ev_tile_kernels *t = ev_kernels_now()->tiles;
   size_t a_row = turn_a ? 1 : ld_a, a_col = turn_a ? ld_a : 1;
@@ -30,11 +31,13 @@ void ev_gemm(float *out, size_t ld_out, const float *a, size_t ld_a, bool turn_a
         for (size_t c = 0; c < some; c++) out[i * ld_out + j + c] = add ? out[i * ld_out + j + c] + row[c] : row[c];
       }
   } else if (t == &ev_tiles_plain && (double)m * (double)n * (double)k >= FOR_BLAS) {
-    cblas_sgemm(CblasRowMajor, turn_a ? CblasTrans : CblasNoTrans, turn_b ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, 1, a, (int)ld_a, b, (int)ld_b, add, out, (int)ld_out);
+    cblas_sgemm(CblasRowMajor, turn_a ? CblasTrans : CblasNoTrans, turn_b ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, 1, a, (int)ld_a, b,
+        (int)ld_b, add, out, (int)ld_out);
   } else if (turn_b || (ld_b >= EV_FAR && m >= MANY) || (turn_a && ld_a >= EV_FAR && m > TILE_ROWS)) {
     t->product_far(out, ld_out, a, a_row, a_col, b, turn_b ? 1 : ld_b, turn_b ? ld_b : 1, add, m, n, k);
   } else {
-    for (size_t p = 0; p < k; p += TERMS) t->product(out, ld_out, a + p * a_col, a_row, a_col, b + p * ld_b, ld_b, add || p > 0, m, n, k - p < TERMS ? k - p : TERMS);
+    for (size_t p = 0; p < k; p += TERMS)
+      t->product(out, ld_out, a + p * a_col, a_row, a_col, b + p * ld_b, ld_b, add || p > 0, m, n, k - p < TERMS ? k - p : TERMS);
   }
 }
 
@@ -44,6 +47,7 @@ void ev_attend(float *out, float *keep, const float *q, const float *k, const fl
   ev_kernels_now()->tiles->attend(out, keep, q, k, v, h);
 }
 
-void ev_attend_back(float *dq, float *dk, float *dv, const bool *add, const float *q, const float *k, const float *v, const float *out, const float *keep, const float *grad, const ev_head *h) {
+void ev_attend_back(float *dq, float *dk, float *dv, const bool *add, const float *q, const float *k, const float *v, const float *out,
+    const float *keep, const float *grad, const ev_head *h) {
   ev_kernels_now()->tiles->attend_back(dq, dk, dv, add, q, k, v, out, keep, grad, h);
 }

@@ -17,7 +17,8 @@
 #define ALIGNED __attribute__((aligned(64)))
 
 /* out (rows, vecs) [+]= Σ_p a(·, p) b(p, ·); part: floats in the last vector, 0 when it is whole. */
-INLINE void tile(float *out, size_t ld_out, const float *a, size_t a_row, size_t a_col, const float *b, size_t ld_b, size_t k, bool add, const int rows, const int vecs, size_t part) {
+INLINE void tile(float *out, size_t ld_out, const float *a, size_t a_row, size_t a_col, const float *b, size_t ld_b, size_t k, bool add,
+    const int rows, const int vecs, size_t part) {
   V sum[TILE_ROWS][2];
 #pragma GCC unroll 6
   for (int r = 0; r < rows; r++) {
@@ -45,7 +46,8 @@ INLINE void tile(float *out, size_t ld_out, const float *a, size_t a_row, size_t
 }
 
 /* All rows of one or two vectors of columns, in tiles of about equal height. */
-INLINE void strip(float *out, size_t ld_out, const float *a, size_t a_row, size_t a_col, const float *b, size_t ld_b, bool add, size_t m, size_t k, const int vecs, size_t part) {
+INLINE void strip(float *out, size_t ld_out, const float *a, size_t a_row, size_t a_col, const float *b, size_t ld_b, bool add, size_t m, size_t k,
+    const int vecs, size_t part) {
   for (uint32_t left = (uint32_t)m; left > 0;) {
     uint32_t tiles = (left + TILE_ROWS - 1) / TILE_ROWS, rows = (left + tiles - 1) / tiles;
     switch (rows) {
@@ -63,7 +65,8 @@ INLINE void strip(float *out, size_t ld_out, const float *a, size_t a_row, size_
 }
 
 /* out (m, n) [+]= a (m, k) b (k, n); a(i, p) at a[i a_row + p a_col]. */
-TARGET static __attribute__((noinline)) void product(float *out, size_t ld_out, const float *a, size_t a_row, size_t a_col, const float *b, size_t ld_b, bool add, size_t m, size_t n, size_t k) {
+TARGET static __attribute__((noinline)) void product(float *out, size_t ld_out, const float *a, size_t a_row, size_t a_col, const float *b,
+    size_t ld_b, bool add, size_t m, size_t n, size_t k) {
   size_t j = 0;
   for (; j + 2 * W <= n; j += 2 * W) strip(out + j, ld_out, a, a_row, a_col, b + j, ld_b, add, m, k, 2, 0);
   if (n - j > W) strip(out + j, ld_out, a, a_row, a_col, b + j, ld_b, add, m, k, 2, n - j - W);
@@ -101,7 +104,8 @@ TARGET static void turn(float *out, size_t w, const float *x, size_t stride, flo
  * before every row comes past them; the rows of a left side that is turned round, an odd number of cache lines apart. */
 #define DEPTH 128
 #define HEIGHT 192
-TARGET static void product_far(float *out, size_t ld_out, const float *a, size_t a_row, size_t a_col, const float *b, size_t b_row, size_t b_col, bool add, size_t m, size_t n, size_t k) {
+TARGET static void product_far(float *out, size_t ld_out, const float *a, size_t a_row, size_t a_col, const float *b, size_t b_row, size_t b_col,
+    bool add, size_t m, size_t n, size_t k) {
   float panel[DEPTH * 2 * W] ALIGNED, left[DEPTH * (HEIGHT + 16)] ALIGNED;
   bool lay = a_row == 1 && a_col >= EV_FAR && m > TILE_ROWS;
   for (size_t i = 0, rows; i < m; i += rows) {
@@ -177,7 +181,8 @@ TARGET static void clear(float *x, const ev_head *h) {
   }
 }
 
-TARGET static void attend_back(float *dq, float *dk, float *dv, const bool *add, const float *q, const float *k, const float *v, const float *out, const float *keep, const float *grad, const ev_head *h) {
+TARGET static void attend_back(float *dq, float *dk, float *dv, const bool *add, const float *q, const float *k, const float *v, const float *out,
+    const float *keep, const float *grad, const ev_head *h) {
   float qt[EV_HEAD_MAX * QUERIES] ALIGNED, gt[EV_HEAD_MAX * QUERIES] ALIGNED, p[KEYS * QUERIES] ALIGNED, s[KEYS * QUERIES] ALIGNED;
   float most[QUERIES] ALIGNED, by[QUERIES] ALIGNED, inner[QUERIES] ALIGNED;
   float scale = 1 / sqrtf((float)h->d);

@@ -35,6 +35,8 @@ int ev_lua_fail(lua_State *L, ev_status status);
 
 /* Makes the metatable of a handle: methods by name, and a sealed __metatable. Leaves it on the stack. */
 void ev_lua_class(lua_State *L, const char *name, const luaL_Reg *methods);
+/* Further methods of a class that is there already. */
+void ev_lua_extend(lua_State *L, const char *name, const luaL_Reg *methods);
 /* Anchors the value at `owner` to the userdata at `handle`, so that it lives as long. */
 void ev_lua_anchor(lua_State *L, int handle, int owner);
 /* A whole number within [low, high], or an argument error. */
@@ -144,6 +146,7 @@ void ev_bind_yaml(lua_State *L);
 void ev_bind_vector(lua_State *L);
 void ev_bind_slate(lua_State *L);
 void ev_bind_data(lua_State *L);
+void ev_bind_fits(lua_State *L);
 void ev_bind_model(lua_State *L);
 void ev_bind_eval(lua_State *L);
 void ev_bind_ledger(lua_State *L);

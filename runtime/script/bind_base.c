@@ -44,6 +44,13 @@ void ev_lua_class(lua_State *L, const char *name, const luaL_Reg *methods) {
   lua_setfield(L, -2, "__metatable");
 }
 
+void ev_lua_extend(lua_State *L, const char *name, const luaL_Reg *methods) {
+  luaL_getmetatable(L, name);
+  lua_getfield(L, -1, "__index");
+  luaL_register(L, NULL, methods);
+  lua_pop(L, 2);
+}
+
 void ev_lua_anchor(lua_State *L, int handle, int owner) {
   lua_pushvalue(L, handle);
   lua_createtable(L, 1, 0);

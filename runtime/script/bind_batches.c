@@ -503,14 +503,6 @@ static int data_measure(lua_State *L) {
   return 1;
 }
 
-/* Further methods of a class that is there already. */
-static void extend(lua_State *L, const char *class, const luaL_Reg *methods) {
-  luaL_getmetatable(L, class);
-  lua_getfield(L, -1, "__index");
-  luaL_register(L, NULL, methods);
-  lua_pop(L, 2);
-}
-
 void ev_bind_batches(lua_State *L) {
   static const luaL_Reg net_methods[] = {{"pairs", net_pairs}, {"sequences", net_sequences}, {"rows", net_rows}, {"features", net_features}, {NULL, NULL}};
   static const luaL_Reg data_methods[] = {{"vectors", fit_vectors}, {"encoder", fit_encoder}, {"network", fit_network},
@@ -519,7 +511,7 @@ void ev_bind_batches(lua_State *L) {
   static const luaL_Reg functions[] = {{"model_discard", model_discard}, {NULL, NULL}};
   ev_lua_class(L, EV_BATCHES, batch_methods);
   lua_pop(L, 1);
-  extend(L, EV_GRAPH, net_methods);
-  extend(L, EV_DATA, data_methods);
+  ev_lua_extend(L, EV_GRAPH, net_methods);
+  ev_lua_extend(L, EV_DATA, data_methods);
   luaL_register(L, NULL, functions);
 }

@@ -56,6 +56,7 @@ static int open_native(lua_State *L) {
   ev_bind_vector(L);
   ev_bind_slate(L);
   ev_bind_data(L);
+  ev_bind_fits(L);
   ev_bind_model(L);
   ev_bind_eval(L);
   ev_bind_ledger(L);

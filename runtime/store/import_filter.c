@@ -229,7 +229,7 @@ static void shares(const raw *r, ev_split split, size_t n, size_t *valid, size_t
 }
 
 bool cut_in_order(const raw *r, ev_split split) {
-  return split == EV_SPLIT_TIME || split == EV_SPLIT_LEAVE_ONE_OUT || (split == EV_SPLIT_GIVEN && (r->timed || r->o->ordered));
+  return split == EV_SPLIT_TIME || split == EV_SPLIT_LEAVE_ONE_OUT || split == EV_SPLIT_LAST || (split == EV_SPLIT_GIVEN && (r->timed || r->o->ordered));
 }
 
 ev_status cut_folds(raw *r, ev_split split, int64_t *valid_cut, int64_t *test_cut) {
@@ -238,6 +238,7 @@ ev_status cut_folds(raw *r, ev_split split, int64_t *valid_cut, int64_t *test_cu
     return cut_by_time(r, valid_cut, test_cut);
   }
   if (split == EV_SPLIT_LEAVE_ONE_OUT && !r->timed && !r->sequences) return ev_fail(EV_EINVAL, "leave one out by time, and the files have no times");
+  if (split == EV_SPLIT_LAST && !r->timed && !r->sequences) return ev_fail(EV_EINVAL, "each user's last by time, and the files have no times");
   if (split == EV_SPLIT_GIVEN && r->o->valid != NULL) return EV_OK;
   uint32_t *order, *mine = ev_alloc(r->n, sizeof *mine);
   uint64_t *begin;

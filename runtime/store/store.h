@@ -106,7 +106,7 @@ size_t ev_snapshot_n_columns(const ev_snapshot *s, ev_side side);
 const ev_column *ev_snapshot_column_at(const ev_snapshot *s, ev_side side, size_t i);
 const ev_column *ev_snapshot_column(const ev_snapshot *s, ev_side side, const char *name); /* NULL: no such */
 int64_t ev_snapshot_cut_time(const ev_snapshot *s, ev_fold fold); /* time cut: first second of that fold; INT64_MIN otherwise */
-bool ev_snapshot_sequential(const ev_snapshot *s); /* a user's later folds hold what came later (time cut, leave one out), so training may hold out its own last */
+bool ev_snapshot_sequential(const ev_snapshot *s); /* a user's later folds hold what came later (time cut, leave one out, last), so training may hold out its own last */
 
 /* ---- View ----------------------------------------------------------------------------------------------*/
 typedef struct ev_csr {
@@ -137,7 +137,7 @@ bool ev_sorted_has(const uint32_t *sorted, size_t n, uint32_t x); /* of ascendin
 
 /* ---- Import --------------------------------------------------------------------------------------------*/
 typedef enum ev_format { EV_FORMAT_AUTO, EV_FORMAT_LISTS, EV_FORMAT_ATOMIC, EV_FORMAT_CSV, EV_FORMAT_TSV, EV_FORMAT_JSONL } ev_format;
-typedef enum ev_split { EV_SPLIT_AUTO, EV_SPLIT_GIVEN, EV_SPLIT_LEAVE_ONE_OUT, EV_SPLIT_TIME, EV_SPLIT_RATIO } ev_split;
+typedef enum ev_split { EV_SPLIT_AUTO, EV_SPLIT_GIVEN, EV_SPLIT_LEAVE_ONE_OUT, EV_SPLIT_TIME, EV_SPLIT_RATIO, EV_SPLIT_LAST } ev_split;
 typedef enum ev_duplicates { EV_DUP_ERROR, EV_DUP_FIRST, EV_DUP_LAST } ev_duplicates;
 
 typedef struct ev_import_options { /* zero-initialise, then set; see ev_import_defaults */
@@ -151,7 +151,7 @@ typedef struct ev_import_options { /* zero-initialise, then set; see ev_import_d
   double min_rating;        /* interactions rated below are left out; -INFINITY = off */
   ev_duplicates duplicates;
   ev_split split;
-  double valid_share, test_share; /* ratio and time cut, default 0.1 and 0.2; given split without validation: valid_share of train, default 0.1 */
+  double valid_share, test_share; /* ratio, last and time cut, default 0.1 and 0.2; given split without validation: valid_share of train, default 0.1 */
   uint64_t seed;
   void (*progress)(void *ctx, uint64_t done_bytes, uint64_t all_bytes); /* may be NULL */
   void *progress_ctx;

@@ -64,8 +64,8 @@ def linear(x, p, name):
     return x @ p[f"p.{name}.w"] + p[f"p.{name}.bias"].ravel()
 
 
-def sasrec(p, history, blocks, heads):
-    x = p["p.item"][history] * np.sqrt(p["p.item"].shape[1]) + p["p.place"][: len(history)]
+def sasrec(p, history, blocks, heads, from_end):
+    x = p["p.item"][history] * np.sqrt(p["p.item"].shape[1]) + p["p.place"][: len(history)][:: -1 if from_end else 1]
     d = x.shape[1] // heads
     for b in range(blocks):
         name = "block" if b == 0 else f"block{b + 1}"
@@ -134,14 +134,14 @@ io.write(native.json_encode(native.array(out)))"""), os.path.join(home.path, "da
 
 
 def test_sasrec_is_causal_self_attention():
-    for sets in ({"blocks": 2, "heads": 2, "n_dims": 16}, {"blocks": 1, "heads": 4, "n_dims": 16, "max_length": 5}):
+    for sets in ({"blocks": 2, "heads": 2, "n_dims": 16}, {"blocks": 1, "heads": 4, "n_dims": 16, "max_length": 5, "position": "start"}):
         with Home() as home:
             make_data(home)
             lists = json.loads(dump(home, "sasrec", dict(sets, epochs=3, size=32)))["lists"]
             kind, p = model_of(home)
             assert kind == "encoder" and np.array_equal(p["item"], p["p.item"])
             p = {name: a.astype(float) if a.dtype == np.float32 else a for name, a in p.items()}
-            agree(lists, lambda h: sasrec(p, h, sets["blocks"], sets["heads"]), p, numbers(home), sets.get("max_length", 50))
+            agree(lists, lambda h: sasrec(p, h, sets["blocks"], sets["heads"], sets.get("position") != "start"), p, numbers(home), sets.get("max_length", 50))
 
 
 def test_gru4rec_is_a_gated_recurrent_unit():

@@ -336,6 +336,7 @@ describe("handles", function()
     end
     local calls = {
       { net, words "pairs sequences rows features" }, { data, words "vectors encoder network split measure" },
+      { model, words "kind recall score rank item_scores" }, { data:encoder { query = item[s.item], item = item, batches = s }, words "recall score rank" },
       { b, words "fill per_epoch rows fields n_features" }, { s, words "fill fields" },
     }
     for _, call in ipairs(calls) do
@@ -463,4 +464,121 @@ describe("two towers", function()
     model:recall(native.requests(data, { 3 }), slate, 10)
     assert.equal(10, #slate)
   end)
+end)
+
+-- ---- Rankers -------------------------------------------------------------------------------------------------
+-- Slates of random items for each user of `makers`, as a ranker's rows; a click is what the user has had.
+local function ranked(snapshot)
+  local data, all, rng, slate = fitting(snapshot), snapshot:view(native.TRAIN + native.VALID + native.TEST), native.rng(8), native.slate()
+  native.data_set_rows(data, { "score" })
+  for u = 0, data:n_users() - 1 do
+    slate:clear()
+    local there = {}
+    for _ = 1, 20 do
+      local item = rng:below(60)
+      if not there[item] then slate:push(item, rng:float()) end
+      there[item] = true
+    end
+    native.data_add_rows(data, slate, u, all)
+  end
+  return data, all
+end
+
+describe("a ranker's fields", function()
+  it("are the sums of a factorisation machine", function()
+    local data = ranked(makers())
+    local net, d = nn.net { seed = 3 }, 3
+    local b = net:rows(data, { size = 16, use_ids = "always" })
+    local f = nn.fields(net, b, d, { scale = 0.5 })
+    local linear, pairs_of = f.linear(), f.pairs()
+    local names = {}
+    for i, field in ipairs(b:fields()) do
+      names[i] = ("%s %s%s"):format(field.from, field.name, field.id and "(id)" or "")
+      assert.equal(field.column == nil, field.first ~= nil)
+    end
+    assert.same({ "slate score", "user (id)", "item (id)", "item maker", "item year" }, names)
+    assert.equal(3 * d + 2, f.width)
+    assert.same({ 16, 3 * d + 2 }, f.flat:shape())
+    assert.equal(240 + 75 + 3 + 2, b:n_features())
+    local lv = net:find "fields.linear"
+    local numbers = {}
+    for i = 1, 320 do numbers[i] = math.sin(i) end
+    lv:fill(numbers)
+    net:find("fields.linear.dense"):fill { 0.3, -0.7 }
+    net:find("fields.base"):fill { 0.25 }
+    local rows = b:fill(2)
+    local plan = net:plan { outputs = { linear, pairs_of, f.flat } }
+    plan:run(0)
+    local got_linear, got_pairs, flat = plan:value(linear), plan:value(pairs_of), plan:value(f.flat)
+    local codes, weights, dense, table_, own = b.codes:values(), b.weights:values(), b.dense:values(),
+      net:find("fields.vectors"):values(), net:find("fields.vectors.dense"):values()
+    local w = { 0.3, -0.7 }
+    for r = 0, rows - 1 do
+      local sum, parts = 0.25, {}
+      for s = 1, 3 do
+        local code, x = codes[r * 3 + s], weights[r * 3 + s]
+        sum = sum + numbers[code + 1] * x
+        parts[s] = {}
+        for c = 1, d do
+          parts[s][c] = table_[code * d + c] * x
+          assert.near(parts[s][c], flat[r * (3 * d + 2) + (s - 1) * d + c], 1e-5)
+        end
+      end
+      for k = 1, 2 do
+        sum = sum + w[k] * dense[r * 2 + k]
+        parts[3 + k] = {}
+        for c = 1, d do parts[3 + k][c] = own[(k - 1) * d + c] * dense[r * 2 + k] end
+        assert.near(dense[r * 2 + k], flat[r * (3 * d + 2) + 3 * d + k], 1e-5)
+      end
+      local product = 0
+      for i = 1, 5 do
+        for j = i + 1, 5 do
+          for c = 1, d do product = product + parts[i][c] * parts[j][c] end
+        end
+      end
+      assert.near(sum, got_linear[r + 1], 1e-4)
+      assert.near(product, got_pairs[r + 1], 1e-4)
+    end
+  end)
+
+  it("are asked for by who ranks alone", function()
+    local net = nn.net {}
+    support.refused("role rank has rows", net.rows, net, small:view(native.TRAIN))
+    local b = net:pairs(small:view(native.TRAIN))
+    support.refused("they have no fields", b.fields, b)
+    support.refused("they have no fields", b.n_features, b)
+    support.refused("use_ids must be", net.rows, net, (ranked(makers())), { use_ids = "sometimes" })
+    support.refused("no item column 'price'", net.rows, net, (ranked(makers())), { item_columns = { "price" } })
+  end)
+end)
+
+-- How often a ranker puts what a user has had above what he has not, over all 60 items that anybody has had.
+local function auc(model, data, all)
+  local slate, above, n = native.slate(), 0, 0
+  for u = 0, 200 do
+    local has, scores = set_of(all:history(u)), { [true] = {}, [false] = {} }
+    slate:clear()
+    for item = 0, 59 do slate:push(item, 0.5) end
+    model:rank(native.requests(data, { u }), slate, data)
+    for i = 1, #slate do
+      local list = scores[has[slate:item(i)] or false]
+      list[#list + 1] = slate:score_at(i)
+    end
+    for _, p in ipairs(scores[true]) do
+      for _, q in ipairs(scores[false]) do above, n = above + (p > q and 1 or p == q and 0.5 or 0), n + 1 end
+    end
+  end
+  return above / n
+end
+
+describe("a net that ranks", function()
+  for _, name in ipairs { "deep_fm", "dcn_v2" } do
+    it(("(%s) learns who likes what, where neither alone tells"):format(name), function()
+      local data, all = ranked(makers())
+      local model = fit(name, data, { epochs = 40, rate = 0.005, size = 128, use_ids = "always", l2 = 1e-4, dropout = 0.1, field_dropout = 0.1 })
+      assert.equal("network", model:kind())
+      local plain, got = auc(data:ranker { use_ids = "always" }, data, all), auc(model, data, all)
+      if got <= plain + 0.1 then error(("AUC %.3f, of a logistic regression %.3f"):format(got, plain)) end
+    end)
+  end
 end)

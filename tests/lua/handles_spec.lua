@@ -221,7 +221,7 @@ describe("options", function()
     local known = {
       item_knn = words "neighbours shrink alpha user_power", content = words "columns neighbours idf_power half_life",
       ease = words "lambda user_power item_power_in item_power_out", ials = words "n_dims unobserved_weight regularization frequency_power init_std seed",
-      ranker = words "n_dims learning_rate regularization negatives_per_positive user_columns item_columns seed use_features use_ids",
+      ranker = words "n_dims learning_rate regularization frequency_power negatives_per_positive user_columns item_columns seed use_features use_ids",
       gbdt = words [[n_leaves max_depth n_bins one_hot learning_rate l2 min_child_weight min_gain subsample column_share smoothing
         negatives_per_positive user_columns item_columns seed use_features use_ids]],
       item_counts = words "half_life_days window_days",

@@ -47,6 +47,19 @@ describe("a plan", function()
     assert.is_function(p.proposers[1].module.propose)
   end)
 
+  it("may be about what a ranker says of clicks", function()
+    local p = whole "composition: c.yaml\ntask: clicks\n"
+    assert.same({ "auc", 1, "auc" }, { p.reward.objectives[1].metric, p.reward.objectives[1].weight, p.promotion.metric })
+    local q = whole "composition: c.yaml\ntask: clicks\nreward: log_loss\npositive_rating: 3.5\npromotion: { metric: gauc }\n"
+    assert.same({ "log_loss", -1, "gauc", 3.5 }, { q.reward.objectives[1].metric, q.reward.objectives[1].weight, q.promotion.metric, q.positive_rating })
+    assert.are_not.same(plan.identity(whole "composition: c.yaml\n"), plan.identity(p))
+    assert.is_nil(plan.identity(whole "composition: c.yaml\ntask: slates\n").task) -- runs of before keep their names
+    local _, errors = load "composition: c.yaml\ntask: clicks\nreward: ndcg@20\npromotion: { metric: ndcg@20 }\n"
+    support.errors_are(errors, { { 3, "the reward names 'ndcg@20'" }, { 4, "'ndcg@20' is no metric of clicks" } })
+    _, errors = load "composition: c.yaml\ntask: views\n"
+    support.errors_are(errors, { { 2, "task: 'views'" } })
+  end)
+
   it("says everything it may say", function()
     local p = whole([[
 name: mine

@@ -228,7 +228,24 @@ static ev_tensor parameter(ev_graph *g, const char *name, size_t rows) {
 
 enum { LENGTH = 6 };
 
-/* Words of every kind: an item's vector and, where it is known, its own; its place's; and its user's. heads: attention besides. */
+/* Of every item its features' vectors, bent: what depends on no request, in a graph whose sparse matrix no file can hold. */
+static ev_tensor from_features(net *n, const world *w, ev_tensor x) {
+  const char *columns[16];
+  size_t n_columns = ev_snapshot_n_columns(w->s, EV_ITEM);
+  ev_tensor f = EV_NONE, table = EV_NONE;
+  for (size_t i = 0; i < n_columns; i++) columns[i] = ev_snapshot_column_at(w->s, EV_ITEM, i)->name;
+  MUST(ev_graph_features(n->g, &f, "features", w->s, EV_ITEM, columns, n_columns));
+  MUST(ev_graph_parameter(n->g, &table, "of_features", &(ev_shape){.rank = 2, .dim = {ev_graph_shape(n->g, f)->dim[1], D}}, EV_INIT_NORMAL, 0.2f, 1));
+  ev_tensor all = op(n->g, "spmm", 2, (ev_tensor[]){f, table}, 1, (double[]){0}), square = EV_NONE;
+  MUST(ev_graph_parameter(n->g, &square, "square", &(ev_shape){.rank = 2, .dim = {D, D}}, EV_INIT_NORMAL, 0.5f, 1));
+  ev_tensor bent = OP(n->g, "tanh", OP(n->g, "matmul", all, square));
+  x = OP(n->g, "add", x, OP(n->g, "gather", bent, input(n, "item")));
+  ev_tensor twice = op(n->g, "scale", 1, &table, 2, (double[]){2, 0.1});
+  x = OP(n->g, "add", x, op(n->g, "bag", 3, (ev_tensor[]){f, twice, input(n, "item_known")}, 0, NULL));
+  return OP(n->g, "add", x, op(n->g, "bag", 3, (ev_tensor[]){f, table, input(n, "item")}, 0, NULL));
+}
+
+/* Words of every kind: an item's vector and, where it is known, its own; its place's; and its user's. attention: that, and features. */
 static net open_net(const world *w, bool from_start, bool by_row, bool attention, uint64_t seed) {
   net n;
   ev_batch_options o;
@@ -244,6 +261,7 @@ static net open_net(const world *w, bool from_start, bool by_row, bool attention
   x = OP(n.g, "add", x, OP(n.g, "gather", n.place, input(&n, "position")));
   ev_tensor users = OP(n.g, "add", OP(n.g, "gather", n.user, input(&n, "user")), OP(n.g, "gather", n.user, input(&n, "user_known")));
   x = OP(n.g, "add", x, OP(n.g, "gather", users, input(&n, "sequence")));
+  if (attention) x = from_features(&n, w, x);
   if (attention) x = op(n.g, "attention", 4, (ev_tensor[]){x, x, x, input(&n, "length")}, 2, (double[]){1, 1});
   n.query = by_row ? x : OP(n.g, "gather", x, input(&n, "last"));
   return n;
@@ -721,7 +739,7 @@ static void damaged_models_are_refused(void **s) {
       {VECTORS, "options", 3, 2, 8}, {VECTORS, "options", 3, 2, NAN}, {VECTORS, "options", 1, 0, 0}, {ENCODER, "item", 1, 0, 0}, {ENCODER, "bias", 1, 0, 0},
       {ENCODER, "known_items", 1, 0, 0}, {ENCODER, "options", 1, 0, 0}, {ENCODER, "options", 3, 0, 0}, {ENCODER, "options", 3, 0, 1e9}, {ENCODER, "options", 3, 0, NAN}, {ENCODER, "options", 3, 3, 0},
       {ENCODER, "options", 3, 3, 60}, {ENCODER, "options", 3, 4, NAN}, {ENCODER, "options", 3, 4, 2}, {ENCODER, "name", 3, 1, 'x'}, {ENCODER, "graph.axes", 3, 1, 1e18}, {ENCODER, "graph.axes", 3, 2, 3},
-      {ENCODER, "p.item", 1, 0, 0}, {ENCODER, "graph.outputs", 3, 0, 2}, {ENCODER, "graph.outputs", 3, 0, 1e6}, {ENCODER, "graph.output_names", 3, 0, 'x'}, {NETWORK, "options", 3, 0, -1},
+      {ENCODER, "p.item", 1, 0, 0}, {ENCODER, "graph.outputs", 3, 0, 1}, {ENCODER, "graph.outputs", 3, 0, 1e6}, {ENCODER, "graph.output_names", 3, 0, 'x'}, {NETWORK, "options", 3, 0, -1},
       {NETWORK, "options", 3, 0, NAN}, {NETWORK, "options", 3, 1, 0}, {NETWORK, "options", 3, 1, 7}, {NETWORK, "options", 3, 1, NAN}, {NETWORK, "name", 3, 2, 'x'}, {NETWORK, "slots", 1, 0, 0},
       {NETWORK, "mean", 1, 0, 0}, {NETWORK, "graph.output_names", 3, 1, 'x'}, {NETWORK, "graph.axes", 3, 1, 1e18}, {NETWORK, "p.table", 1, 0, 0}};
   for (int f = 0; f < N_KINDS; f++) {

@@ -129,9 +129,9 @@ static void gradients_go_back_to_where_elements_came_from(void **state) {
 }
 
 static ev_tensor large(ev_graph *g) { /* each operator on enough to be cut up */
-  ev_tensor x = parameter(g, "x", DIMS(300, 400), -1, 1), t = apply(g, "transpose", IN(x), ATTRS(0, 1));
-  ev_tensor both = apply(g, "concat", IN(t, parameter(g, "y", DIMS(123, 300), -1, 1)), ATTRS(0)), part = apply(g, "slice", IN(both), ATTRS(0, 100, 480));
-  return apply(g, "slice", IN(part), ATTRS(1, 7, 290));
+  ev_tensor x = parameter(g, "x", DIMS(700, 800), -1, 1), t = apply(g, "transpose", IN(x), ATTRS(0, 1));
+  ev_tensor both = apply(g, "concat", IN(t, parameter(g, "y", DIMS(123, 700), -1, 1)), ATTRS(0)), part = apply(g, "slice", IN(both), ATTRS(0, 100, 880));
+  return apply(g, "slice", IN(part), ATTRS(1, 7, 690));
 }
 
 static void layouts_are_the_same_for_any_threads(void **state) {

@@ -26,11 +26,11 @@ static ev_tensor two_parameters(ev_graph *g) {
 /* Element (i, p) of op(x) where x stands as (rows, cols), turned or not. */
 static double element(const float *x, size_t rows, size_t cols, bool turn, size_t i, size_t p) { return turn ? x[p * rows + i] : x[i * cols + p]; }
 
-/* Values, and the gradients of Σ w y, of whatever `at` says. */
-static void check_against_sums(void) {
+/* Values, and the gradients of Σ w y, of whatever `at` says; also: of that and of the inputs, so that there is something to add to. */
+static void check_against_sums(bool also) {
   char what[96];
   snprintf(what, sizeof what, "kind %d batch %zu (%zu, %zu)(%zu, %zu) turned %d %d", (int)at.kind, at.b, at.m, at.k, at.k, at.n, at.turn_a, at.turn_b);
-  stage s = stage_open(two_parameters, false);
+  stage s = stage_open(two_parameters, also);
   disturb(&s);
   stage_run(&s);
   const ev_node *node = &s.g->nodes[s.watched[0]];
@@ -54,6 +54,8 @@ static void check_against_sums(void) {
         }
         near(what, to, y[to], sum, size);
       }
+  for (size_t i = 0; i < na && also; i++) da[2 * i] += ev_plan_value(s.p, s.weights[1], NULL)[i], da[2 * i + 1] += 2;
+  for (size_t i = 0; i < nb && also; i++) db[2 * i] += ev_plan_value(s.p, s.weights[2], NULL)[i], db[2 * i + 1] += 2;
   MUST(ev_plan_gradient(s.p, node->in[0], got));
   for (size_t i = 0; i < na; i++) near(what, i, got[i], da[2 * i], da[2 * i + 1]);
   MUST(ev_plan_gradient(s.p, node->in[1], got));
@@ -70,14 +72,14 @@ static void products_and_gradients_are_their_sums(void **state) {
       for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         at.kind = (kind)k, at.turn_a = turned & 1, at.turn_b = turned & 2;
         at.b = 1 + i % 4, at.m = sizes[i][0], at.k = sizes[i][1], at.n = sizes[i][2];
-        check_against_sums();
+        check_against_sums(false);
       }
 }
 
 /* Large enough to be cut: in rows, in columns, in parts of the inner sum, in parts of the batch. */
 static const struct { kind kind; size_t b, m, k, n; int turned; } large[] = {
     {MATRICES, 1, 700, 67, 41, 0}, {MATRICES, 1, 130, 65, 2500, 0}, {MATRICES, 1, 130, 65, 2500, 2}, {MATRICES, 1, 23, 1500, 31, 1},
-    {BATCHES, 40, 33, 17, 29, 0},  {SHARED, 30, 40, 23, 19, 0},     {SHARED, 30, 40, 23, 19, 1},     {SHARED, 30, 40, 23, 19, 3}, {SHARED, 3, 20, 301, 303, 1},
+    {BATCHES, 70, 33, 17, 29, 0},  {SHARED, 70, 40, 23, 19, 0},     {SHARED, 70, 40, 23, 19, 1},     {SHARED, 70, 40, 23, 19, 3}, {SHARED, 3, 20, 301, 303, 1},
 };
 
 static void set_large(size_t i) {
@@ -89,7 +91,8 @@ static void large_products_are_their_sums_too(void **state) {
   (void)state;
   for (size_t i = 0; i < sizeof large / sizeof *large; i++) {
     set_large(i);
-    check_against_sums();
+    check_against_sums(false);
+    check_against_sums(true);
   }
 }
 
@@ -146,37 +149,37 @@ static void live_rows_are_multiplied_and_no_others(void **state) {
 }
 
 /* Capacities that plan for parts or for none, and live lengths for which it is the other way round. */
-static size_t capacity, live;
+static size_t capacity, live, width;
 static ev_tensor many_live(ev_graph *g) {
-  ev_tensor x = live_rows(g, new_axis(g, capacity, live), "x", 600), w = parameter(g, "w", DIMS(600, 33), -1, 1);
+  ev_tensor x = live_rows(g, new_axis(g, capacity, live), "x", 600), w = parameter(g, "w", DIMS(600, width), -1, 1);
   return apply(g, "matmul", IN(x, w), ATTRS(0, 0));
 }
 
 static void any_live_length_fits_in_what_was_planned(void **state) {
   (void)state;
-  const size_t capacities[] = {4000, 4000, 4000, 300, 20}, lives[] = {4000, 1500, 100, 0, 1};
-  for (int i = 0; i < 5; i++) {
-    capacity = capacities[i], live = lives[i];
+  const size_t capacities[] = {4000, 4000, 4000, 400, 300, 20}, lives[] = {4000, 1500, 100, 300, 0, 1}, widths[] = {33, 33, 33, 200, 33, 33};
+  for (int i = 0; i < 6; i++) {
+    capacity = capacities[i], live = lives[i], width = widths[i];
     stage s = stage_open(many_live, false);
     disturb(&s);
     stage_run(&s);
     const float *w = ev_graph_values(s.g, ev_graph_find(s.g, "w"), NULL), *x = ev_graph_values(s.g, ev_graph_find(s.g, "x"), NULL);
     const uint32_t *rows = ev_graph_ids(s.g, ev_graph_find(s.g, "x_rows"), NULL);
     const float *y = ev_plan_value(s.p, s.watched[0], NULL), *by = ev_plan_value(s.p, s.weights[0], NULL);
-    float *dw = malloc(600 * 33 * sizeof *dw);
+    float *dw = malloc(600 * width * sizeof *dw);
     assert_non_null(dw);
     MUST(ev_plan_gradient(s.p, ev_graph_find(s.g, "w"), dw));
     for (size_t r = 0; r < live; r += 1 + r % 37) /* some of them */
-      for (size_t j = 0; j < 33; j++) {
+      for (size_t j = 0; j < width; j++) {
         double sum = 0, size = 0;
-        for (size_t p = 0; p < 600; p++) sum += (double)x[rows[r] * 600 + p] * w[p * 33 + j], size += fabs((double)x[rows[r] * 600 + p] * w[p * 33 + j]);
-        near("y", r * 33 + j, y[r * 33 + j], sum, size);
+        for (size_t p = 0; p < 600; p++) sum += (double)x[rows[r] * 600 + p] * w[p * width + j], size += fabs((double)x[rows[r] * 600 + p] * w[p * width + j]);
+        near("y", r * width + j, y[r * width + j], sum, size);
       }
     for (size_t p = 0; p < 600; p += 17)
-      for (size_t j = 0; j < 33; j++) {
+      for (size_t j = 0; j < width; j++) {
         double sum = 0, size = 0;
-        for (size_t r = 0; r < live; r++) sum += (double)x[rows[r] * 600 + p] * by[r * 33 + j], size += fabs((double)x[rows[r] * 600 + p] * by[r * 33 + j]);
-        near("the weights' gradient", p * 33 + j, dw[p * 33 + j], sum, size);
+        for (size_t r = 0; r < live; r++) sum += (double)x[rows[r] * 600 + p] * by[r * width + j], size += fabs((double)x[rows[r] * 600 + p] * by[r * width + j]);
+        near("the weights' gradient", p * width + j, dw[p * width + j], sum, size);
       }
     free(dw);
     stage_close(&s);
@@ -280,7 +283,7 @@ static void dots_are_sums_and_have_their_gradients(void **state) {
 
 static void dots_have_the_same_bits_for_any_threads(void **state) {
   (void)state;
-  n_rows = 3000, n_many = 0, n_dims = 50;
+  n_rows = 8000, n_many = 0, n_dims = 50;
   check_threads("dot", dots);
   n_rows = 300, n_many = 30;
   check_threads("dot of many", dots);

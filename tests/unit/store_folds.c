@@ -193,6 +193,34 @@ static void leave_one_out_takes_the_last_two_of_each_user(void **s) {
   }
 }
 
+static void a_cut_of_the_last_keeps_shares_and_each_users_order(void **s) {
+  (void)s;
+  static world w;
+  for (uint64_t seed = 0; seed < 10; seed++) {
+    const char *file = random_world(&w, seed, 0.3);
+    ev_import_options o = options_of(&file);
+    o.split = EV_SPLIT_LAST;
+    ev_snapshot *x = imported(&o);
+    read_folds(x);
+    assert_true(ev_snapshot_sequential(x) && ev_snapshot_cut_time(x, EV_TEST) == INT64_MIN);
+    for (int u = 0; u < USERS; u++) {
+      size_t count[3] = {0}, n = 0;
+      int64_t least[3] = {INT64_MAX, INT64_MAX, INT64_MAX}, most[3] = {INT64_MIN, INT64_MIN, INT64_MIN};
+      for (int i = 0; i < ITEMS; i++) {
+        if (!w.has[u][i]) continue;
+        int f = folds[u][i] / 2;
+        count[f]++, n++;
+        if (w.time[u][i] < least[f]) least[f] = w.time[u][i];
+        if (w.time[u][i] > most[f]) most[f] = w.time[u][i];
+      }
+      if (n == 0) continue;
+      assert_true(count[0] >= 1 && most[0] <= least[1] && most[0] <= least[2] && most[1] <= least[2]);
+      if (n >= 3) assert_true(fabs((double)count[2] - 0.2 * (double)n) <= 0.5 && fabs((double)count[1] - 0.1 * (double)n) <= 0.5);
+    }
+    ev_snapshot_close(x);
+  }
+}
+
 static void a_ratio_cut_keeps_shares_and_is_the_same_for_the_same_seed(void **s) {
   (void)s;
   static world w;
@@ -288,6 +316,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_core_and_a_least_rating_are_those_of_brute_force), cmocka_unit_test(a_core_has_no_users_without_items),
       cmocka_unit_test(a_time_cut_never_trains_on_what_came_later), cmocka_unit_test(leave_one_out_takes_the_last_two_of_each_user),
+      cmocka_unit_test(a_cut_of_the_last_keeps_shares_and_each_users_order),
       cmocka_unit_test(a_ratio_cut_keeps_shares_and_is_the_same_for_the_same_seed),
       cmocka_unit_test(validation_is_taken_from_train_where_only_a_test_is_given),
       cmocka_unit_test(a_generated_world_is_sound_and_the_same_for_the_same_seed),

@@ -274,6 +274,7 @@ static const bad bads[] = {
     {.file = {"a.jsonl", "{\"user\":1,\"item\":2,\"\":1}\n"}, 1, "''"},
     {.file = {"a.csv", "user,item\na,b\n"}, 0, "no times", .o = {.split = EV_SPLIT_TIME}},
     {.file = {"a.csv", "user,item\na,b\n"}, 0, "no times", .o = {.split = EV_SPLIT_LEAVE_ONE_OUT}},
+    {.file = {"a.csv", "user,item\na,b\n"}, 0, "no times", .o = {.split = EV_SPLIT_LAST}},
     {.file = {"a.csv", "user,item\na,b\n"}, 0, "no ratings", .o = {.min_rating = 1}},
     {.file = {"a.csv", "user,item,rating\na,b,1\n"}, 0, "no interaction is left", .o = {.min_rating = 1.5}},
     {.file = {"a.csv", "user,item\na,b\n"}, 0, "--test", .o = {.split = EV_SPLIT_GIVEN}},
@@ -368,7 +369,7 @@ static void an_import_survives_faults(void **s) {
   o.duplicates = EV_DUP_LAST;
   o.k_core = 2;
   o.min_rating = 2;
-  for (ev_split split = EV_SPLIT_LEAVE_ONE_OUT; split <= EV_SPLIT_RATIO; split++) {
+  for (ev_split split = EV_SPLIT_LEAVE_ONE_OUT; split <= EV_SPLIT_LAST; split++) {
     o.split = split;
     ASSERT_SURVIVES_FAULTS(ev_import(&o, out_path), );
     assert_int_equal(n_files(), 5);
