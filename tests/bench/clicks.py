@@ -24,8 +24,8 @@ GRIDS = {
     + grid(learning_rate=(0.1, 0.3), epochs=(30,), regularization=(1, 3), frequency_power=(0,)),
     "fm": grid(n_dims=(8, 16), learning_rate=(0.03, 0.1, 0.2), epochs=(10, 20), regularization=(0.03, 0.05, 0.1)),
     "gbdt": grid(n_trees=(100, 300), learning_rate=(0.05, 0.1), n_leaves=(8, 31), min_child_weight=(1, 20)),
-    "deep_fm": [{}],
-    "dcn_v2": [{}],
+    "deep_fm": [{}, dict(n_dims=32, hidden=32, dropout=0.6, field_dropout=0.1, epochs=10, rate=0.004, l2=0.0001, size=512)],
+    "dcn_v2": [{}, dict(n_dims=32, crosses=2, dropout=0.2, field_dropout=0.2, epochs=15, l2=0.0004, size=512)],
 }
 
 
