@@ -272,6 +272,11 @@ def test_a_scheme_that_never_ends_is_ended():
         assert p.returncode == 130 and said.splitlines()[-1].startswith("evection: interrupted"), (p.returncode, said)
         # What listens ends at once, with what it has reached.
         slow = scheme(home, name="slow", epochs=100000)
+        lua = os.path.join(home.path, "slow.lua")
+        with open(lua, encoding="utf-8") as f:
+            text = f.read()
+        with open(lua, "w", encoding="utf-8") as f:
+            f.write(text.replace("patience = 1000", "patience = 100000")) # not even on a fast machine
         done = home.run("fit", slow, "--data", "world", "--timeout", "1.5", code=3)
         assert "a checkpoint is kept" in done.stderr and done.stderr.endswith("evection: ran out of time (--timeout)\n"), done.stderr
         done = home.run("fit", slow, "--data", "world", "--timeout", "1.5", code=3)
