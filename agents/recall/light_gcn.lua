@@ -20,15 +20,15 @@ return agent {
   space = {
     n_dims    = space.logint(8, 512, 64),
     layers    = space.int(1, 4, 3),
-    rate      = space.log(1e-4, 0.1, 0.01),
-    l2        = space.log(1e-9, 1, 1e-9),      -- on the vectors before propagation, of those in a batch
-    epochs    = space.int(1, 1000, 20),        -- at most: the best on pairs held out of the training data is kept
-    size      = space.logint(512, 65536, 16384), -- pairs a batch: large, since each step propagates the whole graph; but 40 steps an epoch
+    rate      = space.log(1e-4, 0.1, 0.005),
+    l2        = space.log(1e-9, 1, 1e-4),      -- on the vectors before propagation, of those in a batch
+    epochs    = space.int(1, 1000, 100),        -- at most: the best on pairs held out of the training data is kept
+    size      = space.logint(512, 65536, 8192), -- pairs a batch: large, since each step propagates the whole graph; but 40 steps an epoch
     init      = space.log(1e-4, 1, 0.1),
-    loss      = space.choice { "bpr", "bce", "cosine_contrastive", "sampled_softmax", "in_batch_softmax", default = "sampled_softmax" },
+    loss      = space.choice { "bpr", "bce", "cosine_contrastive", "sampled_softmax", "in_batch_softmax", default = "bpr" },
     temperature = space.log(0.02, 1, 0.1),     -- of the softmax
-    negatives = space.logint(1, 4096, 1024),
-    power     = space.linear(0, 1, 1),         -- of popularity, in drawing negatives: 0 is uniform
+    negatives = space.logint(1, 4096, 4),
+    power     = space.linear(0, 1, 0),         -- of popularity, in drawing negatives: 0 is uniform
     -- The softmax is learnt on cosines (Wu et al. 2022) and served as dot products: popularity, which drawing negatives by it takes
     -- out of the directions, comes back as the vectors' lengths.
     scheme = space.program [[{
@@ -37,7 +37,7 @@ return agent {
   served_as_cosine = loss == "cosine_contrastive",
   sampler = loss ~= "in_batch_softmax" and nn.sampler.popularity(negatives, { power = power, shared = negatives > 16 }) or nil,
   optimiser = nn.adam { rate = rate },
-  schedule = nn.schedule.cosine { floor = 0.05 },
+  schedule = loss == "sampled_softmax" and nn.schedule.cosine { floor = 0.05 } or nn.schedule.constant(),
   regulariser = nn.regulariser.l2(l2),
 }]],
   },
