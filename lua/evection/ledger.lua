@@ -39,6 +39,7 @@ end
 function ledger.forget_run(l, run)
   l:begin()
   l:exec("DELETE FROM evaluations WHERE run = ?", { run })
+  l:exec("DELETE FROM reward_states WHERE run = ?", { run })
   l:exec("DELETE FROM runs WHERE run = ?", { run })
   l:commit()
 end
@@ -50,6 +51,11 @@ function ledger.put_evaluation(l, run, e)
       reward, metrics, error, cost_seconds, peak_rss_mb, ended_ms_wall) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)]],
     { run, e.number, e.genome, e.parent or null, e.proposer, e.reason, native.json_encode(e.sets), e.rung, e.users, "valid", e.seed,
       e.reward or null, e.metrics and native.json_encode(e.metrics) or null, e.error or null, e.seconds or null, e.peak_rss_mb or null, native.wall_ms() })
+end
+
+-- put_reward_state(l, run, number, state): multipliers, coupling weights, front and hypervolume once evaluations 1 to number are done.
+function ledger.put_reward_state(l, run, number, state)
+  l:exec("INSERT OR REPLACE INTO reward_states (run, number, state) VALUES (?, ?, ?)", { run, number, native.json_encode(state) })
 end
 
 -- evaluations(l, run) → { number → evaluation }, as they were put.
