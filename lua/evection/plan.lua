@@ -8,7 +8,7 @@
 --   evolve: ["*"]                                    # patterns of node.knob, * for anything
 --   proposers: [halving, tpe]                        # in this order; files of lua/evection/evolve or paths
 --   budget: { evaluations: 60, seconds: 1800 }
---   promotion: { metric: ndcg@20, confidence: 0.95 }
+--   promotion: { metric: ndcg@20, confidence: 0.95 } # or metric: reward
 --   batch: 4        # proposals made at once; results do not depend on the number of workers
 --   timeout_s: 300  # of one evaluation
 --   memory_mb: 2000 # of one evaluation; without it, its share of the machine's
@@ -48,7 +48,9 @@ local function pattern_of(text) return "^" .. tostring(text):gsub("[%^%$%(%)%%%.
 
 local of_clicks = { auc = true, gauc = true, log_loss = true }
 
-local function has_user_values(metric)
+-- A metric that is a mean over users, or the reward itself where some part of it is told by users.
+local function has_user_values(metric, r)
+  if metric == "reward" then return r and reward.by_users(r) end
   local m = reward.parse(metric)
   return m and m.kind == "mean"
 end
@@ -81,7 +83,7 @@ local function check_metrics(p, t, found)
     end
   end
   if p.reward and p.composition and #found == before then found:take(reward.check(p.reward, p.composition)) end
-  if not has_user_values(p.promotion.metric) then
+  if not has_user_values(p.promotion.metric, p.reward) then
     found:add(yaml.line(t.promotion or {}, "metric") or 1, "promotion: '%s' is no metric with a value for each user, such as ndcg@20",
       tostring(p.promotion.metric))
   end

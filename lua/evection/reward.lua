@@ -431,21 +431,28 @@ end
 -- text(constraint) → "gini@20 <= 0.97"
 function reward.text(c) return ("%s %s %.10g"):format(c.metric, c.op, c.bound) end
 
--- per_user(reward, metrics, values) → vector of what each user adds to the scalar, or nil when no part of it is told by users.
--- values: metric → vector. A violated constraint counts by its slope; what has no values (latency, cost) is the same for all.
+-- by_users(reward) → whether some part of it is told by users: not latencies and costs alone.
+function reward.by_users(r)
+  for _, m in ipairs(reward.parts(r)) do
+    if m.kind == "mean" or m.kind == "total" or m.kind == "share" then return true end
+  end
+  return false
+end
+
+-- per_user(reward, metrics, values) → vector whose mean is the scalar, of what each user adds to it; nil when no part of it is told by
+-- users. values: metric → vector. A violated constraint counts by its slope; what has no values (latency, cost) is the same for all.
 function reward.per_user(r, metrics, values)
   local sum
   local function add(name, weight)
-    if not values[name] or weight == 0 then return end
+    if not values[name] then return end
     sum = sum and sum:add(values[name], weight) or values[name] * weight
   end
   for _, o in ipairs(r.objectives) do add(o.metric, o.weight) end
   for _, c in ipairs(r.constraints) do
-    if reward.excess(c, value_of(metrics, c.metric)) > 0 then
-      add(c.metric, (c.op == ">=" and 1 or -1) * r.penalty / math.max(math.abs(c.bound), 1))
-    end
+    local slope = reward.excess(c, value_of(metrics, c.metric)) > 0 and r.penalty or 0
+    add(c.metric, (c.op == ">=" and 1 or -1) * slope / math.max(math.abs(c.bound), 1))
   end
-  return sum
+  return sum and sum:add(reward.scalar(r, metrics) - sum:sum() / #sum)
 end
 
 return reward

@@ -322,10 +322,7 @@ local function prepare(opts)
   local w = type(opts.data) == "table" and opts.data or world.open(opts.data or c.data)
   local fold, known_folds = parse_fold(opts.fold or "valid")
   if opts.refit and fold ~= native.TEST then native.raise("invalid", "refit is for the test fold: it trains on the validation fold") end
-  if opts.reward then
-    local found = reward.check(opts.reward, c, w:item_columns())
-    if #found > 0 then faults.check(nil, found) end
-  end
+  if opts.reward then faults.raise(reward.check(opts.reward, c, w:item_columns())) end
   local start = native.now()
   local run = runner.fit(c, w, {
     folds = opts.refit and native.TRAIN + native.VALID or native.TRAIN, seed = seed, progress = opts.progress, checkpoints = opts.checkpoints,

@@ -62,6 +62,8 @@ static ev_status gini(double *value, float *user, const lists *l, const uint32_t
     sum += sorted[i];
     weighted += (2.0 * (double)(i + 1) - n - 1) * sorted[i];
   }
+  for (size_t c = most; c-- > 0;)
+    if (first[c] == 0) first[c] = first[c + 1]; /* nobody has this count: who falls to it stands there */
   *value = sum > 0 ? weighted / (n * sum) : 0;
   for (size_t u = 0; u < l->n; u++) {
     size_t m = 0;

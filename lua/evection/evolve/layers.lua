@@ -19,18 +19,20 @@ local function named(r, multipliers)
   return list
 end
 
--- new(reward, keep) → layers { done, view, state }. keep(number, state) is called after each batch that recorded something new.
+-- new(reward, keep) → layers { judge, done, view, state }. keep(number, state) is called after each batch that recorded something new.
 function layers.new(r, keep)
   local self = { lagrange = lagrange.new(r), weights = {}, reached = 0 }
 
-  -- After a batch: each evaluation learns its violation, multipliers move, weights are told anew.
+  -- How far a result is from keeping the constraints.
+  function self.judge(e)
+    if e.reward and e.metrics then e.violation = select(2, reward.excesses(r, e.metrics)) end
+  end
+
+  -- After a batch: multipliers move, weights are told anew.
   function self.done(history)
     for number = self.reached + 1, #history do
       local e = history[number]
-      if e.reward and e.metrics then
-        e.violation = select(2, reward.excesses(r, e.metrics))
-        if e.users == 1 then lagrange.step(r, self.lagrange, e.metrics) end
-      end
+      if e.reward and e.metrics and e.users == 1 then lagrange.step(r, self.lagrange, e.metrics) end
     end
     self.reached = #history
     if r.coupling.by ~= "none" then

@@ -39,8 +39,8 @@ end
 
 -- run{ dims, proposers = { { name, module } … }, evaluations, batch, seed, seconds, recorded = { number → evaluation },
 --      evaluate = function(list, done), record = function(e), show = function(history, e), layers } → history, why it ended.
--- layers (layers.lua, or nil): done(history) after each batch, and view(history), what proposers see instead of the history: it
--- depends on the recorded results alone.
+-- layers (layers.lua, or nil): judge(e) of each result, done(history) after each batch, and view(history), what proposers see
+-- instead of the history: it depends on the recorded results alone.
 -- evaluate(list, done) measures a list of evaluations and calls done(e) for each when e.reward or e.error is set.
 function loop.run(opts)
   local history, started = {}, native.now()
@@ -52,12 +52,14 @@ function loop.run(opts)
       local known = opts.recorded[e.number]
       if known and same(known.sets, e.sets) and known.users == e.users and known.proposer == e.proposer then
         e.reward, e.metrics, e.error, e.genome, e.seconds = known.reward, known.metrics, known.error, known.genome, known.seconds
+        if opts.layers then opts.layers.judge(e) end
       else
         open[#open + 1] = e
       end
     end
     if #open > 0 then
       opts.evaluate(open, function(e)
+        if opts.layers then opts.layers.judge(e) end
         opts.record(e)
         if opts.show then opts.show(history, e) end
       end)
@@ -70,8 +72,9 @@ function loop.run(opts)
   for _, proposer in ipairs(opts.proposers) do
     while #history < total do
       if opts.seconds and native.now() - started > opts.seconds then return history, "seconds" end
+      local seen = opts.layers and opts.layers.view(history) or history
       local proposals = proposer.module.propose {
-        dims = opts.dims, history = opts.layers and opts.layers.view(history) or history, total = total, budget = total - #history, batch = opts.batch, rng = native.rng(opts.seed, #history + 1),
+        dims = opts.dims, history = seen, total = total, budget = total - #history, batch = opts.batch, rng = native.rng(opts.seed, #history + 1),
       }
       if #proposals == 0 then break end
       local batch = {}

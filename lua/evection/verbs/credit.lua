@@ -35,8 +35,9 @@ function verb.text(result)
     return x > y or (x == y and a.node < b.node)
   end)
   for i, a in ipairs(by) do
-    rows[i] = { a.node, a.agent .. (a.baseline and " (else " .. a.baseline .. ")" or ""), a.role, ("%.4f of %s"):format(a.inner, a.inner_of), cell(a.difference),
-      cell(a.shapley), a.verdict, a.pay and ("%.4f"):format(a.pay) }
+    local name = a.agent .. (a.baseline and " (else " .. a.baseline .. ")" or "")
+    rows[i] = { a.node, name, a.role, ("%.4f of %s"):format(a.inner, a.inner_of), cell(a.difference), cell(a.shapley), a.verdict,
+      a.pay and ("%.4f"):format(a.pay) }
   end
   local columns = { { 1, "node" }, { 2, "agent" }, { 3, "role" }, { 4, "inner reward" } }
   if result.agents[1].difference then columns[#columns + 1] = { 5, "difference" } end
@@ -66,7 +67,8 @@ function verb.main(opts)
   finish()
   if not ok then error(result, 0) end
   if not opts.json then
-    print(("%s on %s, %s fold: %d users, seed %d, genome %s"):format(result.name, result.data, result.fold, result.n_users, result.seed, result.genome:sub(1, 12)))
+    print(("%s on %s, %s fold: %d users, seed %d, genome %s"):format(result.name, result.data, result.fold, result.n_users, result.seed,
+      result.genome:sub(1, 12)))
     print(verb.text(result))
     print(("%.1f s, at most %.0f MB"):format(result.seconds, result.max_rss_mb))
   end
