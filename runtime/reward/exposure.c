@@ -34,9 +34,12 @@ static void coverage(double *value, float *user, const lists *l, const uint32_t 
   *value = (double)shown / (double)n_items;
   for (size_t u = 0; u < l->n; u++) {
     size_t alone = 0; /* items that nobody else is shown */
+    const uint32_t *mine = l->item + u * l->stride;
     for (size_t r = 0; r < l->k; r++) {
-      uint32_t i = l->item[u * l->stride + r];
-      alone += i != EV_NONE && count[i] == 1;
+      size_t before = 0, own = 0; /* a list may have an item twice */
+      if (mine[r] == EV_NONE || count[mine[r]] > l->k) continue;
+      for (size_t q = 0; q < l->k; q++) own += mine[q] == mine[r], before += q < r && mine[q] == mine[r];
+      alone += before == 0 && count[mine[r]] == own;
     }
     user[u] = (float)pseudo(*value, (double)(shown - alone) / (double)n_items, l->n);
   }

@@ -161,7 +161,7 @@ static void only_so_many_users_are_cut_and_a_part_is_cut_within_itself(void **s)
 static void blocks_of_users_are_a_partition_of_a_view(void **s) {
   (void)s;
   for (uint64_t seed = 1; seed <= 4; seed++) {
-    ev_snapshot *x = random_snapshot(seed, seed % 2 == 0, EV_SPLIT_LEAVE_ONE_OUT);
+    ev_snapshot *x = random_snapshot(seed, true, seed % 2 == 0 ? EV_SPLIT_TIME : EV_SPLIT_LEAVE_ONE_OUT);
     ev_view *v, *part, *rest, *held;
     assert_int_equal(ev_view_new(&v, x, EV_TRAIN | EV_VALID), EV_OK);
     assert_int_equal(ev_view_split(&rest, &held, v, 0.4, seed), EV_OK); /* a part of its folds itself */
