@@ -30,9 +30,11 @@ local function ranks(x)
   return rank
 end
 
+-- Mean and standard deviation; 0 of equals, not what rounding leaves.
 local function moments(x)
-  local mean, square = 0, 0
-  for _, v in ipairs(x) do mean = mean + v / #x end
+  local mean, square, same = 0, 0, true
+  for _, v in ipairs(x) do mean, same = mean + v / #x, same and v == x[1] end
+  if same then return x[1] or 0, 0 end
   for _, v in ipairs(x) do square = square + (v - mean) ^ 2 / #x end
   return mean, math.sqrt(square)
 end

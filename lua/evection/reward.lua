@@ -139,9 +139,9 @@ local function read_constraint(text, i, t, read, found)
   if m and ((op == ">=" and number > m.most) or (op == "<=" and number < 0)) then
     found:add(line, "constraint '%s' can never hold: %s lies between 0 and %s", text, metric, m.most < math.huge and m.most or "infinity")
   end
-  for j, other in pairs(read) do
+  for _, other in ipairs(read) do
     if other.metric == metric and other.op == op then
-      found:add(line, "constraint '%s': constraint %d bounds '%s' on that side already", text, j, metric)
+      found:add(line, "constraint '%s': '%s %s %g' bounds it on that side already", text, other.metric, other.op, other.bound)
     elseif other.metric == metric and (op == "<=" and number < other.bound or op == ">=" and number > other.bound) then
       found:add(line, "constraint '%s' can never hold together with '%s %s %g'", text, other.metric, other.op, other.bound)
     end

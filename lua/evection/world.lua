@@ -224,9 +224,12 @@ local function measure_inner(w, run, of_nodes, held, opts)
     local metric = reward.inner_metric(opts.reward or reward.of_metric "ndcg@20", node.name)
     local value = run:evaluate(node, held.data)
     if value then
-      local blocks = opts.values and native.vector(INNER_BLOCKS) or nil
-      for b = 1, blocks and INNER_BLOCKS or 0 do blocks[b] = run:evaluate(node, native.data_block(held.data, b, INNER_BLOCKS)) end
-      inner[node.name] = { value = value, of = "evaluate", values = blocks }
+      local blocks = {}
+      for b = 1, opts.values and INNER_BLOCKS or 0 do
+        local block = native.data_block(held.data, b, INNER_BLOCKS)
+        if block:n_interactions() > 0 then blocks[#blocks + 1] = run:evaluate(node, block) end
+      end
+      inner[node.name] = { value = value, of = "evaluate", values = opts.values and native.vector(blocks) or nil }
     else
       local metrics, _, values = of_nodes[node.name]:measure(held.data, w:view(run.folds).data, {
         cutoffs = { 5, 10, 20 }, bootstrap = 0, seed = opts.seed, diversity = w.feature, per_user = opts.values and { metric } or nil,
