@@ -24,6 +24,8 @@ local credit = {}
 credit.EXACT = 8 -- nodes: 256 coalitions
 local MOST = 50 -- nodes: a coalition is a whole number of so many bits
 local RESAMPLES = 2000
+local MODERATION = 4 -- pairs of orders
+local ROUNDING = 1e-6 -- of the largest value of a coalition: less is what single precision leaves of a sum that is 0
 
 -- Quantile of the standard normal: Abramowitz and Stegun 26.2.23, to 4.5e-4.
 local function normal_quantile(p)
@@ -105,27 +107,36 @@ local function sampled_terms(n, n_orders, seed)
 end
 
 -- Standard errors over the pairs of orders. → { player → s / √pairs }
+-- Gains have few values, so the spread of a few pairs may be nothing by luck: each player's variance is moderated by the mean of all
+-- players', which counts as much as MODERATION pairs (as Smyth 2004 does for genes). Who never gained anything has no error.
 local function sampling_errors(n, orders, value)
-  local errors, gains = {}, {}
-  for i = 1, n do gains[i] = {} end
+  local errors, gains, variances, total, moved = {}, {}, {}, 0, 0
+  for i = 1, n do gains[i] = { most = 0 } end
   for at, order in ipairs(orders) do
     local mask, pair = 0, math.ceil(at / 2)
     for _, i in ipairs(order) do
       local before = value[mask]
       mask = mask + 2 ^ (i - 1)
-      gains[i][pair] = (gains[i][pair] or 0) + (value[mask] - before) / 2
+      local gain = value[mask] - before
+      gains[i][pair] = (gains[i][pair] or 0) + gain / 2
+      gains[i].most = math.max(gains[i].most, math.abs(gain))
     end
   end
   for i = 1, n do
     local mean, square, pairs_made = 0, 0, #gains[i]
     for _, x in ipairs(gains[i]) do mean = mean + x / pairs_made end
     for _, x in ipairs(gains[i]) do square = square + (x - mean) ^ 2 end
-    errors[i] = math.sqrt(square / (pairs_made - 1) / pairs_made)
+    variances[i] = square / (pairs_made - 1)
+    if gains[i].most > 0 then total, moved = total + variances[i], moved + 1 end
+  end
+  for i = 1, n do
+    local own = #gains[i] - 1
+    errors[i] = gains[i].most > 0 and math.sqrt((own * variances[i] + MODERATION * total / moved) / (own + MODERATION) / #gains[i]) or 0
   end
   return errors
 end
 
--- game(n, value, { method, samples, seed }) → { shapley = { φ }, errors = { … } or nil, difference = { D }, whole, empty, orders, coalitions }.
+-- game(n, value, { method, samples, seed }) → { shapley = { φ }, errors = { … } or nil, difference = { D }, whole, empty, most, orders, coalitions }.
 -- value(mask) → v, or v and a vector; each coalition is asked once. on_vector(method, player, coefficient, vector) gets each
 -- coalition's vector with what it counts. method: "shapley", "difference", nil: both. samples: orders; nil: exact up to EXACT players.
 function credit.game(n, value, opts)
@@ -146,9 +157,10 @@ function credit.game(n, value, opts)
     end
   end
   local values = {}
+  result.most = 0
   for at, mask in ipairs(masks) do
     local v, vector = value(mask, at, #masks)
-    values[mask] = v
+    values[mask], result.most = v, math.max(result.most, math.abs(v))
     for _, w in ipairs(wanted) do
       for i = 1, n do
         local coefficient = (w.terms.of[mask] or {})[i]
@@ -175,6 +187,13 @@ local function interval(value, column, opts, error, pairs_made)
     low, high = math.sqrt(low ^ 2 + half ^ 2), math.sqrt(high ^ 2 + half ^ 2)
   end
   return { value = value, low = value - low, high = value + high, error = error }
+end
+
+local function without_rounding(m, least)
+  for _, key in ipairs { "value", "low", "high", "error" } do
+    if m[key] and math.abs(m[key]) < least then m[key] = 0 end
+  end
+  return m
 end
 
 local function verdict(m)
@@ -244,6 +263,7 @@ function credit.measure(opts)
       local error = name == "shapley" and g.errors and g.errors[i] or nil
       if g[name] and column then a[name] = interval(g[name][i], column, how, error, samples and samples / 2)
       elseif g[name] then a[name] = { value = g[name][i], low = g[name][i], high = g[name][i], error = error } end
+      if a[name] then without_rounding(a[name], ROUNDING * g.most) end
     end
     local paid = a.shapley or a.difference
     a.verdict = verdict(paid)

@@ -255,6 +255,9 @@ def test_a_run_with_a_binding_constraint_ends_feasible():
         assert "multipliers  max_share.genre" in text and "holds" in text and "Pareto front: " in text
         unbroken = rows(home, "SELECT * FROM reward_states ORDER BY number")
         assert unbroken[-1][1] == 40 and len(unbroken) > 8
+        rows(home, "DROP TABLE reward_states")  # a ledger of before
+        home.json("evolve", plan, "--resume")
+        assert rows(home, "SELECT * FROM reward_states ORDER BY number") == unbroken
 
     # killed and resumed: the same multipliers after each batch, the same champion
     with Home() as home:

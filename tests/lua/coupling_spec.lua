@@ -191,8 +191,8 @@ it("layers keep their state after each batch, as a function of what was recorded
   local history = run(24, { a = function(o, e) return o + e end }, 8)
   for _, e in ipairs(history) do e.metrics["gini@20"] = 0.4 + 0.2 * math.tanh(e.reward) end
   local function states(batch)
-    local kept, above, so_far = {}, nil, {}
-    above = layers.new(r, function(number, state) kept[number] = native.json_encode(state) end)
+    local kept, so_far = {}, {}
+    local above = layers.new(r, function(number, state) kept[number] = native.json_encode(state) end)
     for first = 1, #history, batch do
       for n = first, math.min(first + batch - 1, #history) do
         above.judge(history[n])

@@ -139,7 +139,9 @@ describe("sampled values", function()
 end)
 
 it("Student's quantiles are SciPy's", function() -- scipy.stats.t.ppf
-  for _, x in ipairs { { 0.975, 3, 3.182446305284263 }, { 0.975, 7, 2.3646242510102993 }, { 0.975, 31, 2.0395134463964077 }, { 0.995, 31, 2.7440419192941268 } } do
+  for _, x in ipairs {
+    { 0.975, 3, 3.182446305284263 }, { 0.975, 7, 2.3646242510102993 }, { 0.975, 31, 2.0395134463964077 }, { 0.995, 31, 2.7440419192941268 },
+  } do
     assert.near(x[3], credit.student_quantile(x[1], x[2]), 0.012)
   end
 end)
@@ -215,7 +217,8 @@ describe("of a composition", function()
     for _, a in ipairs(agents) do
       if a.node == "boast" then assert.same({ 4, "evaluate" }, { a.inner, a.inner_of }) else assert.equal("ndcg@20", a.inner_of) end
     end
-    local bad = support.file("mute.lua", (native.read_file(path, 10000):gsub('"boast"', '"mute"'):gsub("return ctx.knobs.claim[^\n]*\n", 'return "much" end }\n')))
+    local text = native.read_file(path, 10000):gsub('"boast"', '"mute"'):gsub("return ctx.knobs.claim[^\n]*\n", 'return "much" end }\n')
+    local bad = support.file("mute.lua", text)
     support.refused("evaluate: a number is wanted, not 'much'", measured, { composition = { nodes = { mute = { agent = bad } }, output = "mute" } })
   end)
 end)

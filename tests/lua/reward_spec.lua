@@ -29,7 +29,13 @@ objectives:
   - { maximise: ndcg@20, weight: 2 }
   - { maximise: coverage@10 }
   - { minimise: latency_p99_ms, weight: 0.01, reference: 50 }
-constraints: [ max_share.brand <= 0.3, "latency_p99_ms.slow <= 5", slate_share.brand@5 <= 0.5, share.brand.Acme & Sons >= 0.1, novelty@20 >= 2, model_mb <= 100 ]
+constraints:
+  - max_share.brand <= 0.3
+  - latency_p99_ms.slow <= 5
+  - slate_share.brand@5 <= 0.5
+  - share.brand.Acme & Sons >= 0.1
+  - novelty@20 >= 2
+  - model_mb <= 100
 penalty: 3
 multipliers: { step: 0.5, start: 1, most: 10 }
 inner: { slow: recall@20 }
@@ -40,8 +46,8 @@ coupling: { by: shapley, low: 0.1, high: 0.4, samples: 10 }
 describe("a reward", function()
   it("says everything it may say", function()
     local r = whole(full)
-    assert.same({ { metric = "ndcg@20", weight = 2 }, { metric = "coverage@10", weight = 1 }, { metric = "latency_p99_ms", weight = -0.01, reference = 50 } },
-      r.objectives)
+    assert.same({ { metric = "ndcg@20", weight = 2 }, { metric = "coverage@10", weight = 1 },
+      { metric = "latency_p99_ms", weight = -0.01, reference = 50 } }, r.objectives)
     assert.same({ metric = "share.brand.Acme & Sons", op = ">=", bound = 0.1 }, r.constraints[4])
     assert.same({ step = 0.5, start = 1, most = 10 }, r.multipliers)
     assert.same({ by = "shapley", low = 0.1, high = 0.4, samples = 10 }, r.coupling)
@@ -101,8 +107,10 @@ coupling: { by: friendship, low: 0.9, high: 0.5, samples: 2.5 }
       { 18, "a share is of a column's token" }, { 19, "constraint '8' must be such as" },
       { 20, "penalty must be a number of 0 or more, not '-1'" }, { 21, "step must be a number of 0 or more, not '-0.5'" },
       { 21, "multipliers has no field 'speed'" }, { 21, "start must be a number from 0 to 100, not '200'" },
-      { 22, "inner: a: 'coverage@20' has no value for each user" }, { 22, "inner: b must be text, not '7'" }, { 23, "baselines must be a mapping, not 'a list'" },
-      { 24, "coupling 'friendship' is not known" }, { 24, "low must be a number from 0 to 0.5, not '0.9'" }, { 24, "samples must be a whole number, not '2.5'" },
+      { 22, "inner: a: 'coverage@20' has no value for each user" }, { 22, "inner: b must be text, not '7'" },
+      { 23, "baselines must be a mapping, not 'a list'" },
+      { 24, "coupling 'friendship' is not known" }, { 24, "low must be a number from 0 to 0.5, not '0.9'" },
+      { 24, "samples must be a whole number, not '2.5'" },
     }, path)
   end)
 
@@ -145,10 +153,15 @@ baselines:
 end)
 
 describe("the scalar", function()
-  local r = whole "objectives: [{ maximise: ndcg@20, weight: 2 }, { minimise: latency_p99_ms, weight: 0.1 }]\nconstraints: [gini@20 <= 0.9, coverage@20 >= 0.5, latency_p99_ms <= 4]\npenalty: 3\n"
+  local r = whole [[
+objectives: [{ maximise: ndcg@20, weight: 2 }, { minimise: latency_p99_ms, weight: 0.1 }]
+constraints: [gini@20 <= 0.9, coverage@20 >= 0.5, latency_p99_ms <= 4]
+penalty: 3
+]]
 
   it("is what its formula says", function()
-    assert.equal("2·ndcg@20 − 0.1·latency_p99_ms − 3·max(0, gini@20 − 0.9) − 3·max(0, 0.5 − coverage@20) − 3·max(0, (latency_p99_ms − 4) / 4)", reward.formula(r))
+    assert.equal("2·ndcg@20 − 0.1·latency_p99_ms − 3·max(0, gini@20 − 0.9) − 3·max(0, 0.5 − coverage@20) − 3·max(0, (latency_p99_ms − 4) / 4)",
+      reward.formula(r))
     local metrics = { ["ndcg@20"] = 0.25, latency_p99_ms = { value = 6 }, ["gini@20"] = 0.95, ["coverage@20"] = 0.2 }
     assert.near(2 * 0.25 - 0.1 * 6 - 3 * 0.05 - 3 * 0.3 - 3 * 0.5, reward.scalar(r, metrics), 1e-12)
     assert.near(2 * 0.25 - 0.1 * 6, reward.objective(r, metrics), 1e-12)
@@ -168,7 +181,8 @@ describe("the scalar", function()
 
   it("is the mean of what users add to it", function()
     local metrics = { ["ndcg@20"] = 0.25, latency_p99_ms = 6, ["gini@20"] = 0.95, ["coverage@20"] = 0.6 }
-    local values = { ["ndcg@20"] = native.vector { 0, 0.5, 0.1, 0.4 }, ["gini@20"] = native.vector { 0.95, 0.9, 1, 0.95 }, ["coverage@20"] = native.vector { 9, 9, 9, 0 } }
+    local values = { ["ndcg@20"] = native.vector { 0, 0.5, 0.1, 0.4 }, ["gini@20"] = native.vector { 0.95, 0.9, 1, 0.95 },
+      ["coverage@20"] = native.vector { 9, 9, 9, 0 } }
     local v = reward.per_user(r, metrics, values)
     assert.near(reward.scalar(r, metrics), v:sum() / 4, 1e-6)
     assert.near(2 * 0.5 - 3 * -0.05, v[2] - v[1], 1e-6) -- gini is violated and counts by its slope; coverage keeps its bound
@@ -182,7 +196,9 @@ describe("what decides a run", function()
     local one = native.json_encode(reward.identity(whole(base)))
     assert.equal(native.json_encode { name = "n", objectives = { { metric = "ndcg@20", weight = 1 } }, constraints = {}, penalty = 1 }, one)
     assert.equal(one, native.json_encode(reward.identity(whole(base .. "multipliers: { step: 3 }\ncoupling: none\n")))) -- nothing to price
-    for _, more in ipairs { "constraints: [gini@20 <= 0.9]", "penalty: 2", "coupling: difference", "baselines: { a: popular }", "inner: { a: recall@5 }" } do
+    for _, more in ipairs {
+      "constraints: [gini@20 <= 0.9]", "penalty: 2", "coupling: difference", "baselines: { a: popular }", "inner: { a: recall@5 }",
+    } do
       assert.are_not.equal(one, native.json_encode(reward.identity(whole(base .. more .. "\n"))))
     end
   end)
@@ -251,7 +267,9 @@ describe("the front of a run", function()
   end
 
   it("holds who is dominated by nobody, of equals the first, and the area that they take", function()
-    local f = front.of(r, { e(1, 0.2, 5), e(2, 0.3, 8), e(3, 0.2, 6), e(4, 0.9, 1, 0.95), e(5, 0.3, 8), { number = 6, error = "x", users = 1 }, e(7, 0.9, 1, 0.5, 0.3) })
+    local f = front.of(r, {
+      e(1, 0.2, 5), e(2, 0.3, 8), e(3, 0.2, 6), e(4, 0.9, 1, 0.95), e(5, 0.3, 8), { number = 6, error = "x", users = 1 }, e(7, 0.9, 1, 0.5, 0.3),
+    })
     assert.same({ 1, 2 }, { f.points[1].number, f.points[2].number })
     assert.equal(2, #f.points)
     assert.same({ ["ndcg@20"] = 0.3, latency_p99_ms = 8 }, f.points[2].objectives)
