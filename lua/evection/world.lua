@@ -162,7 +162,7 @@ end
 
 -- What the reward names beside the usual: shares of exposure and costs. With opts.values also, into `values`, what each user adds
 -- to coverage and Gini.
-local function measure_named(w, run, lists, data, opts, metrics, values)
+local function measure_named(run, lists, data, opts, metrics, values)
   for _, m in ipairs(opts.reward and reward.parts(opts.reward) or {}) do
     if m.kind == "share" then
       local value, vector, token = lists:exposure(data, m.base, m.k, m.column, m.token)
@@ -173,8 +173,6 @@ local function measure_named(w, run, lists, data, opts, metrics, values)
     elseif m.kind == "cost" then
       local value = m.base == "model_mb" and run:model_mb() or native.peak_rss_mb()
       metrics[m.name] = { value = value, low = value, high = value }
-    elseif m.kind == "clicks" then
-      native.raise("invalid", ("the reward names '%s', which is measured of clicks; %s is measured by its slates"):format(m.name, w.name))
     end
   end
 end
@@ -212,7 +210,7 @@ local function measure(w, run, opts, held, known, users)
   local metrics, n_users, values = lists:measure(held.data, w:view(run.folds).data, {
     cutoffs = cutoffs, bootstrap = opts.bootstrap, seed = opts.seed, diversity = w.feature, per_user = wanted,
   })
-  measure_named(w, run, lists, held.data, opts, metrics, values)
+  measure_named(run, lists, held.data, opts, metrics, values)
   return metrics, n_users, values, of_nodes
 end
 
@@ -275,9 +273,20 @@ local function open_both(one, two, sets)
   return opened[1], opened[2]
 end
 
+-- A reward for another task is refused before anything is fitted.
+local function check_task(r, clicks)
+  for _, m in ipairs(r and reward.parts(r) or {}) do
+    if (m.kind == "clicks") ~= clicks then
+      native.raise("invalid", clicks and ("the reward names '%s'; of clicks, auc, gauc and log_loss are measured"):format(m.name)
+        or ("the reward names '%s', which is measured of clicks (--task clicks), not of slates"):format(m.name))
+    end
+  end
+end
+
 -- How well a ranker tells which of the held interactions were rated positive_rating or more.
 local function evaluate_clicks(opts)
   local start, seed, positive = native.now(), opts.seed or 1, opts.positive_rating or 4
+  check_task(opts.reward, true)
   local c, other
   if type(opts.against) == "table" then
     c, other = compose.open(opts.composition, opts.sets), compose.open(opts.against.composition, opts.against.sets)
@@ -325,6 +334,7 @@ local function prepare(opts)
   local w = type(opts.data) == "table" and opts.data or world.open(opts.data or c.data)
   local fold, known_folds = parse_fold(opts.fold or "valid")
   if opts.refit and fold ~= native.TEST then native.raise("invalid", "refit is for the test fold: it trains on the validation fold") end
+  check_task(opts.reward, false)
   if opts.reward then faults.raise(reward.check(opts.reward, c, w:item_columns())) end
   local start = native.now()
   local run = runner.fit(c, w, {

@@ -132,7 +132,7 @@ def main():
             said("eval", file(f"without_{gone}.yaml", left), "--data", "movielens")
             n += 1
         alone_ms = (time.monotonic() - start) / n * 1000
-        rows.append(row("a coalition", one_ms, "ms", "an evaluation of its composition, models at hand", alone_ms, alone_ms / one_ms))
+        rows.append(row("a coalition", one_ms, "ms", "`evection eval` of its composition, models at hand", alone_ms, alone_ms / one_ms))
 
         inside = asked = 0
         worst = 0.0

@@ -206,6 +206,7 @@ def test_eval_tells_the_reward_with_its_formula_and_its_constraints():
         assert [(c["met"], c["sure"]) for c in said["constraints"]] == [(False, True), (True, True), (True, True), (True, True)]
         for c in said["constraints"]:
             assert c["low"] <= c["value"] <= c["high"]
+        assert "measured of clicks" in home.run("eval", "agent:popular", "--data", "world", "--reward", "auc", code=2).stderr
         text = home.run("eval", "agent:popular", "--data", "world", "--reward", reward).stdout
         assert "= 2·ndcg@20 − 0.0001·latency_p99_ms − 1·max(0, max_share.genre@10 − 0.05)" in text and "it does not hold" in text
 

@@ -300,3 +300,61 @@ describe("the front of a run", function()
     support.refused("no finite number", native.pareto_ranks, { { 1, 0 / 0 } })
   end)
 end)
+
+describe("exposure", function()
+  local world = require "evection.world"
+  local w = world.open(support.data("exposed", 50))
+  local data = w:view(native.TRAIN).data
+
+  local function lists()
+    local list, slate = native.lists(5, 3), native.slate()
+    for user = 0, 2 do
+      slate:clear()
+      for item = 0, 4 do slate:push(user + item, 5 - item) end
+      list:put(user, slate)
+    end
+    return list
+  end
+
+  it("is that of the items shown, and names the token", function()
+    local counts, places = {}, 0
+    for user = 0, 2 do
+      for item = user, user + 4 do
+        local value = w.snapshot:value("item", w.feature, item)
+        for _, token in ipairs(type(value) == "table" and value or { value }) do counts[token] = (counts[token] or 0) + 1 end
+        places = places + 1
+      end
+    end
+    local value, users, token = lists():exposure(data, "max_share", 5, w.feature)
+    for _, n in pairs(counts) do assert.is_true(n / places <= value + 1e-12) end
+    assert.near(counts[token] / places, value, 1e-12)
+    assert.equal(3, #users)
+    assert.near(counts[token] / places, (lists():exposure(data, "share", 5, w.feature, token)), 1e-12)
+    assert.equal(0, (lists():exposure(data, "share", 5, w.feature, "nothing such")))
+    assert.near(7 / 50, (lists():exposure(data, "coverage", 5)), 1e-12)
+  end)
+
+  it("is refused what makes no sense, and nothing worse", function()
+    local list = lists()
+    for i = 1, support.n_hostile do
+      local x = support.hostile[i]
+      pcall(list.exposure, list, x, "gini", 5)
+      pcall(list.exposure, list, data, x, 5)
+      pcall(list.exposure, list, data, "max_share", x, w.feature)
+      pcall(list.exposure, list, data, "max_share", 5, x)
+      pcall(list.exposure, list, data, "share", 5, w.feature, x)
+      pcall(native.data_block, data, x, 3)
+      pcall(native.data_block, data, 1, x)
+      pcall(native.data_block, x, 1, 3)
+    end
+    support.refused("no item column 'brand'", list.exposure, list, data, "max_share", 5, "brand")
+    support.refused("a column of tokens", list.exposure, list, data, "max_share", 5)
+    support.refused("lists have 5 places", list.exposure, list, data, "gini", 6)
+  end)
+
+  it("blocks of users share out what a view holds", function()
+    local sum = 0
+    for b = 1, 7 do sum = sum + native.data_block(data, b, 7):n_interactions() end
+    assert.equal(data:n_interactions(), sum)
+  end)
+end)
