@@ -4,10 +4,18 @@ local native = require "evection.native"
 
 local ledger = {}
 
+-- What a run knows of its rewards after each batch: beside the schema, so that ledgers made before it have it too.
+local REWARD_STATES = [[CREATE TABLE IF NOT EXISTS reward_states (
+  run TEXT NOT NULL, number INTEGER NOT NULL, -- evaluations 1 to number were done
+  state TEXT NOT NULL,                        -- JSON: multipliers, weights, front, hypervolume, reference
+  PRIMARY KEY (run, number)) WITHOUT ROWID]]
+
 -- open() → the ledger of $EVECTION_HOME.
 function ledger.open()
   native.mkdirs(native.home)
-  return native.ledger(native.home .. "/ledger.db")
+  local l = native.ledger(native.home .. "/ledger.db")
+  l:exec(REWARD_STATES)
+  return l
 end
 
 -- look(l, { data, data_hash, genome, why }) → how often the test fold of these data was opened, this time included.

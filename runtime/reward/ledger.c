@@ -45,14 +45,6 @@ static const char schema[] =
     "CREATE INDEX events_by_time ON events (time_ms);"
     "PRAGMA user_version = 1;";
 
-/* Beside the schema, so that ledgers made before it have it too. */
-static const char reward_states[] =
-    "CREATE TABLE IF NOT EXISTS reward_states (" /* of a run with constraints, several objectives or a coupling, after each batch */
-    "  run TEXT NOT NULL, number INTEGER NOT NULL," /* evaluations 1 to number were done */
-    "  state TEXT NOT NULL,"      /* JSON: multipliers, coupling weights, hypervolume, front */
-    "  PRIMARY KEY (run, number)"
-    ") WITHOUT ROWID;";
-
 struct ev_ledger {
   sqlite3 *db;
   sqlite3_stmt *insert_event;
@@ -125,7 +117,6 @@ ev_status ev_ledger_open(ev_ledger **out, const char *path) {
   status = use_wal(l);
   if (status == EV_OK) status = ev_ledger_exec(l, "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;");
   if (status == EV_OK) status = make_schema(l);
-  if (status == EV_OK) status = ev_ledger_exec(l, reward_states);
   if (status == EV_OK &&
       sqlite3_prepare_v2(l->db,
                          "INSERT INTO events (id, user, item, type, value, time_ms, version) VALUES (?, ?, ?, ?, ?, ?, ?) "
