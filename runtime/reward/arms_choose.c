@@ -228,7 +228,7 @@ static void by_weights(decision *c) {
   double gamma = c->a->o.rate, sum = 0, m = (double)c->m;
   if (c->d == 0) { /* EXP3: mean holds the weights */
     for (size_t t = 0; t < c->m; t++) sum += c->p[t] = c->mean[c->left[t]];
-  } else { /* EXP4: theta holds the experts' shares; an expert without advice for what is left has none: uniform */
+  } else { /* EXP4: theta holds the experts' shares; one whose candidates have all been chosen is for any */
     for (size_t t = 0; t < c->m; t++) c->p[t] = 0;
     for (size_t e = 0; e < c->d; e++) {
       double mass = 0;
@@ -258,7 +258,7 @@ static void keep_row(const decision *c, float *row, size_t at, double share) {
       row[j] = (float)(share * ((double)x[j] - mean));
     }
   } else if (c->a->o.kind == EV_ARMS_WEIGHTS) {
-    for (size_t e = 0; e < c->d; e++) row[e] = (float)((c->work[e] > 0 ? (double)x[e] / c->work[e] : 1 / (double)c->m) / (double)c->m);
+    for (size_t e = 0; e < c->d; e++) row[e] = c->theta[e] == 0 ? 0 : (float)((c->work[e] > 0 ? (double)x[e] / c->work[e] : 1 / (double)c->m) / (double)c->m);
   } else {
     memcpy(row, x, c->d * sizeof *row);
   }
@@ -280,6 +280,14 @@ static ev_status prepare(decision *c) {
   c->theta = ev_alloc(c->a->o.n, sizeof *c->theta);
   if (c->theta == NULL) return EV_ENOMEM;
   arms_weights_shares(c->a, c->slot, c->theta);
+  double awake = 0;
+  for (size_t e = 0; e < c->d; e++) { /* an expert that advises nothing at all is asleep (Freund et al. 1997) */
+    double mass = 0;
+    for (size_t i = 0; i < c->n; i++) mass += (double)c->x[i * c->d + e];
+    if (!(mass > 0)) c->theta[e] = 0;
+    awake += c->theta[e];
+  }
+  for (size_t e = 0; e < c->d; e++) c->theta[e] = awake > 0 ? c->theta[e] / awake : 1 / (double)c->d;
   for (size_t i = 0; i < c->n && c->d == 0; i++) c->mean[i] = c->theta[arm_of(c, i)];
   return EV_OK;
 }
