@@ -165,8 +165,8 @@ static void step(const ev_arms *a, const double *from, double *to, const float *
   memcpy(to, from, ARMS_SLOT_HEAD * sizeof *to);
   to[0] = from[0] * keep + 1;
   to[1] = from[1] + 1;
-  double left = pow(keep, to[1]);
-  if (keep < 1 && left <= 0.5) {
+  double left = keep < 1 ? pow(keep, to[1]) : 1;
+  if (left <= 0.5) {
     restore_ridge(a, to, a->o.ridge * (1 - left));
     to[1] = 0;
   }
