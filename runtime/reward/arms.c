@@ -247,6 +247,8 @@ static ev_status check_slots(const ev_arms *a, const char *path) {
 static ev_status take_over(ev_arms *a, const char *path) {
   char snapshot[4096];
   EV_TRY(make_locks(a));
+  uint64_t shown = atomic_load(&a->head->shown), settled = atomic_load(&a->head->settled);
+  if (settled > shown || shown - settled > a->layout.window) atomic_store(&a->head->settled, shown); /* no window that can be */
   uint64_t boot = this_boot();
   if (boot != 0 && atomic_load(&a->head->boot) != boot) {
     snprintf(snapshot, sizeof snapshot, "%s.snapshot", path);

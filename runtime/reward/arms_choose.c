@@ -20,6 +20,8 @@ bool ev_rule_find(ev_rule *out, const char *name) {
   return false;
 }
 
+#define MOST 1e15 /* of looks and priors: far beyond it a gamma variate is no number */
+
 typedef struct decision {
   ev_arms *a;
   const ev_choice_options *o;
@@ -29,6 +31,7 @@ typedef struct decision {
   double *mean, *deviation; /* (n) of each candidate; score of rules that sort in mean */
   double *beta_a, *beta_b;  /* (n) parameters of the posterior; gaussian: mean, deviation */
   bool gaussian, shared;    /* shared: candidates have models in common, a draw is one of θ */
+  bool flat;                /* some deviation is 0: no density to be integrated */
   double *p;                /* (n) of the candidates left, in the order of left */
   double *draws;            /* (draws, n) of the posterior, or NULL */
   uint32_t *left;           /* (n) candidates not yet chosen, in their order */
@@ -68,6 +71,7 @@ static ev_status of_counts(decision *c) {
     EV_TRY(arms_copy(c->a, arm_of(c, i), s, ARMS_SLOT_HEAD));
     arms_counts_now(c->a, s, tick);
     double n = s[0], raw = n > 0 ? s[1] / n : 0;
+    if (!(n >= 0 && n < MOST) || !(fabs(s[1]) < MOST)) return ev_fail(EV_ECORRUPT, "counts: arm %u has %g looks that earned %g", arm_of(c, i), n, s[1]);
     if (o->rule == EV_RULE_UCB || o->rule == EV_RULE_KL_UCB) {
       if (!(n > 1e-9)) c->mean[i] = INFINITY; /* never tried */
       else c->mean[i] = o->rule == EV_RULE_UCB ? raw + sqrt(o->alpha * bound / n) : kl_upper(raw, n, bound);
@@ -173,9 +177,7 @@ static ev_status thompson_probability(decision *c, size_t at, double *p, double 
   *error = 0;
   *p = 1;
   if (m == 1) return EV_OK;
-  bool flat = false; /* a deviation of 0 is no density */
-  for (size_t t = 0; t < m && !c->shared; t++) flat = flat || !(c->beta_b[c->left[t]] > 0);
-  if (!c->shared && !flat && m <= c->o->exact) {
+  if (!c->shared && !c->flat && m <= c->o->exact) {
     double *a = c->p, *b = c->work;
     for (size_t t = 0; t < m; t++) a[t] = c->beta_a[c->left[t]], b[t] = c->beta_b[c->left[t]];
     double q;
@@ -304,7 +306,7 @@ static ev_status check(const decision *c) {
   if (c->n == 0 || o->k > c->n) return ev_fail(EV_EINVAL, "%zu places for %zu candidates", o->k, c->n);
   if (!(o->epsilon >= 0 && o->epsilon <= 1)) return ev_fail(EV_EINVAL, "epsilon must be in [0, 1], not %g", o->epsilon);
   if (!(o->alpha >= 0) || !isfinite(o->alpha)) return ev_fail(EV_EINVAL, "alpha must not be negative, not %g", o->alpha);
-  if (!isfinite(o->prior_a) || !(o->gaussian || o->prior_a > 0) || !(o->prior_b > 0) || !isfinite(o->prior_b)) return ev_fail(EV_EINVAL, "no prior: %g, %g", o->prior_a, o->prior_b);
+  if (!isfinite(o->prior_a) || !(o->gaussian || o->prior_a > 0) || !(o->prior_b > 0) || !(o->prior_b < MOST && fabs(o->prior_a) < MOST)) return ev_fail(EV_EINVAL, "no prior: %g, %g", o->prior_a, o->prior_b);
   if (!(o->noise > 0) || !isfinite(o->noise)) return ev_fail(EV_EINVAL, "noise must be above 0, not %g", o->noise);
   if (o->draws > 100000) return ev_fail(EV_EINVAL, "%u draws for a propensity; at most 100000", o->draws);
   if (c->d > 0 && c->x == NULL) return ev_fail(EV_EINVAL, "%s: features are missing", kind);
@@ -364,7 +366,8 @@ ev_status ev_arms_choose(ev_arms *a, uint32_t *order, float *propensity, float *
   ev_rng_seed(&r, a->o.seed, 2 * number);
   ev_rng_seed(&other, a->o.seed, 2 * number + 1);
   for (size_t i = 0; i < n; i++) c.left[i] = (uint32_t)i;
-  if (o->rule == EV_RULE_THOMPSON && o->draws > 0 && (c.shared || n > o->exact)) {
+  for (size_t i = 0; i < n && o->rule == EV_RULE_THOMPSON && !c.shared; i++) c.flat = c.flat || !(c.beta_b[i] > 0);
+  if (o->rule == EV_RULE_THOMPSON && o->draws > 0 && (c.shared || c.flat || n > o->exact)) {
     c.draws = ev_alloc(o->draws * n, sizeof *c.draws);
     if (c.draws == NULL) status = EV_ENOMEM;
     for (size_t s = 0; s < o->draws && status == EV_OK; s++) draw(&c, c.draws + s * n, NULL, n, &other);

@@ -625,6 +625,58 @@ static void a_place_counts_as_much_as_it_is_looked_at(void **state) {
   ev_arms_close(a);
 }
 
+/* What lies in slots and window may be anything: it is numbers, and no place in memory. Under the sanitizers this is a proof. */
+static void any_bytes_behind_the_layout_are_only_numbers(void **state) {
+  (void)state;
+  static const ev_arms_kind kinds[] = {EV_ARMS_COUNTS, EV_ARMS_LINEAR, EV_ARMS_LOGISTIC, EV_ARMS_WEIGHTS, EV_ARMS_POLICY, EV_ARMS_CMA};
+  static const ev_rule rules[] = {EV_RULE_THOMPSON, EV_RULE_THOMPSON, EV_RULE_UCB, EV_RULE_WEIGHTS, EV_RULE_SOFTMAX, EV_RULE_GREEDY};
+  ev_rng r;
+  ev_rng_seed(&r, 11, 0);
+  for (size_t k = 0; k < 6; k++)
+    for (int round = 0; round < 30; round++) {
+      ev_arms_options o;
+      ev_arms *a;
+      ev_arms_defaults(&o, kinds[k]);
+      o.n = k < 4 ? 4 : 1;
+      o.n_dims = k == 0 ? 0 : 4;
+      o.window = 8;
+      o.decay = 0.9;
+      OK(ev_arms_open(&a, in_folder("bytes"), &o));
+      ev_arms_close(a);
+      ev_buf whole = {0};
+      OK(ev_file_read(&whole, in_folder("bytes"), 1 << 20));
+      for (int n = 0; n < 400; n++) whole.data[400 + ev_rng_below(&r, (uint32_t)whole.len - 400)] = (char)ev_rng_u64(&r);
+      for (size_t at = 144; at < 184; at += 8) /* counters, too; 1 or 2 makes windows of some places */
+        if (round % 2 == 0) memcpy(whole.data + at, &(uint64_t){ev_rng_u64(&r) >> ev_rng_below(&r, 64)}, 8);
+      write_text(in_folder("bytes"), whole.data, whole.len);
+      if (ev_arms_open(&a, in_folder("bytes"), &o) == EV_OK) {
+        float x[16], p[4];
+        double values[16], points[64], slot[64];
+        uint32_t arms[] = {0, 1, 2, 3}, order[4];
+        uint64_t keys[] = {1, 2, 3, 4}, generation;
+        bool known;
+        ev_choice_options c;
+        ev_choice_defaults(&c, rules[k]);
+        c.k = 4;
+        for (int i = 0; i < 16; i++) x[i] = values[i] = (float)ev_rng_f64(&r) / 4;
+        for (int i = 0; i < 4; i++) p[i] = 0.5f;
+        ev_arms_settle(a);
+        ev_arms_choose(a, order, p, NULL, NULL, k < 4 && k != 3 ? arms : NULL, x, 4, &c);
+        for (int i = 0; i < 4; i++) p[i] = 0.5f;
+        ev_arms_show(a, keys, NULL, x, p, 4);
+        ev_arms_reward(a, 2, 1, &known);
+        ev_arms_show(a, keys, NULL, x, p, 4);
+        ev_arms_show(a, keys, NULL, x, p, 4);
+        for (int i = 0; i < 12; i++) ev_arms_update(a, (uint32_t)i % o.n, x, 0.5, 0.5, 1);
+        if (k == 5 && ev_cma_ask(a, points, &generation) == EV_OK) ev_cma_tell(a, points, values, generation);
+        ev_arms_read(a, 0, slot);
+        ev_arms_close(a);
+      }
+      ev_buf_free(&whole);
+      unlink(in_folder("bytes"));
+    }
+}
+
 static ev_status open_and_choose(ev_arms **out) {
   ev_arms_options o;
   ev_choice_options c;
@@ -667,6 +719,7 @@ int main(void) {
       cmocka_unit_test(a_slate_is_learnt_when_it_leaves_the_window),
       cmocka_unit_test(below_the_first_click_of_a_cascade_nothing_was_looked_at),
       cmocka_unit_test(a_place_counts_as_much_as_it_is_looked_at),
+      cmocka_unit_test(any_bytes_behind_the_layout_are_only_numbers),
       cmocka_unit_test(running_out_of_memory_is_an_error_and_nothing_else),
   };
   return RUN(tests);

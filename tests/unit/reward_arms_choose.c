@@ -282,6 +282,25 @@ static void what_a_policy_remembers_is_the_gradient_of_its_propensity(void **sta
   ev_arms_close(a);
 }
 
+/* A posterior without width has no density: its choice is sure, and the draws say so. */
+static void thompson_without_width_is_greedy(void **state) {
+  (void)state;
+  ev_arms *a = new_arms(EV_ARMS_COUNTS, 3, 0);
+  const uint32_t arms[] = {0, 1, 2};
+  uint32_t order[3];
+  float p[3], error[3];
+  ev_choice_options o;
+  for (uint32_t i = 0; i < 3; i++)
+    for (int t = 0; t < 10; t++) OK(ev_arms_update(a, i, NULL, i == 1 ? 1 : 0.1 * i, 1, 1));
+  ev_choice_defaults(&o, EV_RULE_THOMPSON);
+  o.gaussian = true;
+  o.alpha = 0;
+  o.k = 3;
+  OK(ev_arms_choose(a, order, p, error, NULL, arms, NULL, 3, &o));
+  assert_true(order[0] == 1 && order[1] == 2 && order[2] == 0 && p[0] == 1 && p[1] == 1 && p[2] == 1);
+  ev_arms_close(a);
+}
+
 static void nonsense_is_refused(void **state) {
   (void)state;
   ev_arms *counts = new_arms(EV_ARMS_COUNTS, 3, 0), *linear = new_arms(EV_ARMS_LINEAR, 1, D);
@@ -316,6 +335,7 @@ int main(void) {
       cmocka_unit_test(upper_bounds_are_their_formulas),
       cmocka_unit_test(lin_ucb_adds_the_width_of_the_inverse),
       cmocka_unit_test(what_a_policy_remembers_is_the_gradient_of_its_propensity),
+      cmocka_unit_test(thompson_without_width_is_greedy),
       cmocka_unit_test(nonsense_is_refused),
   };
   return RUN(tests);
