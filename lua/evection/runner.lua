@@ -164,7 +164,8 @@ end
 -- Inside: view instead of folds; until_node fits only what stands before that node.
 function fit(c, w, opts)
   local view = opts.view or w:view(opts.folds)
-  local self = setmetatable({ composition = c, world = w, view = view, folds = opts.folds, seed = opts.seed, snapshots = {}, nodes = {}, by_name = {}, list = {}, n = 20 }, Runner)
+  local self = setmetatable({ composition = c, world = w, view = view, folds = opts.folds, nodes = {}, by_name = {}, list = {}, n = 20 }, Runner)
+  self.seed, self.snapshots = opts.seed, {}
   local wanted = {}
   local function want(name)
     wanted[name] = true
@@ -247,7 +248,8 @@ end
 
 -- A state is carried from one version to the next by the agent's name, its own and its shape.
 local function arms_path(folder, node, name, o)
-  return ("%s/%s.%s.%s.%d.%d.%s%s.arms"):format(folder, node.agent.name, name, o.kind, o.n or 1, o.n_dims or 0, o.window or "w", o.diagonal and ".diagonal" or "")
+  local shape = ("%s.%d.%d.%s%s"):format(o.kind, o.n or 1, o.n_dims or 0, o.window or "w", o.diagonal and ".diagonal" or "")
+  return ("%s/%s.%s.%s.arms"):format(folder, node.agent.name, name, shape)
 end
 
 -- The agents' learning state: arrays shared by all processes, kept by agent and name, whatever the version.

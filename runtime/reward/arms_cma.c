@@ -170,8 +170,9 @@ static double whiten(double *white, const double *y, const view *v, size_t n) {
 static ev_status advance(double *to, const double *points, const double *values, size_t n) {
   constants k = constants_of(n);
   scored order[64];
-  double *y = ev_alloc(k.lambda * n + 2 * n + n * n, sizeof *y), *step = y + k.lambda * n, *white = step + n, *work = white + n, nd = (double)n;
+  double *y = ev_alloc(k.lambda * n + 2 * n + n * n, sizeof *y), nd = (double)n;
   if (y == NULL) return EV_ENOMEM;
+  double *step = y + k.lambda * n, *white = step + n, *work = white + n;
   view v = view_of(to, n);
   for (size_t i = 0; i < k.lambda; i++) order[i] = (scored){values[i], i};
   qsort(order, k.lambda, sizeof *order, by_value);

@@ -129,9 +129,11 @@ ev_status ev_policy_learn(ev_arms *a, const ev_logged *log, double clip, double 
   size_t d = log->d;
   objective o;
   ev_status status = prepare(&o, log, clip, l2);
-  double *theta = ev_zalloc(4 * d + a->layout.slot_size, sizeof *theta), *gradient = theta + d, *m = gradient + d, *v = m + d, *slot = v + d;
+  double *theta = ev_zalloc(4 * d + a->layout.slot_size, sizeof *theta);
   if (theta == NULL) status = EV_ENOMEM;
-  if (status == EV_OK) status = ev_arms_read(a, 0, slot);
+  if (status != EV_OK) goto end;
+  double *gradient = theta + d, *m = gradient + d, *v = m + d, *slot = v + d;
+  status = ev_arms_read(a, 0, slot);
   if (status != EV_OK) goto end;
   memcpy(theta, slot + ARMS_SLOT_HEAD, d * sizeof *theta);
   o.theta = theta;

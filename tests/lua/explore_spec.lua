@@ -136,9 +136,15 @@ describe("an explorer", function()
 end)
 
 describe("learning state", function()
-  local function load(state, more)
-    local path = support.file("explore/bad.lua", ('local space = require "evection.space"\nreturn require "evection.agent" {\n  name = "a", role = "explore", about = "x",\n'
-      .. "  space = { decay = space.linear(0, 1, 1), which = space.bool(true) },\n  state = {\n    arms = %s,\n  }, act = function() end %s\n}"):format(state, more or ""))
+  local function load(state)
+    local path = support.file("explore/bad.lua", ([[local space = require "evection.space"
+return require "evection.agent" {
+  name = "a", role = "explore", about = "x",
+  space = { decay = space.linear(0, 1, 1), which = space.bool(true) },
+  state = {
+    arms = %s,
+  }, act = function() end
+}]]):format(state))
     local a, errors = agent.load(path)
     return a, errors
   end
@@ -159,9 +165,10 @@ describe("learning state", function()
 
   it("outlives the code: another text of the agent finds what was learnt, another shape begins anew", function()
     local function run(state, extra)
-      local path = support.file("explore/mine.lua", ([[return require "evection.agent" { name = "mine", role = "explore", about = "x", state = { arms = %s },
+      local path = support.file("explore/mine.lua", ([[return require "evection.agent" {
+        name = "mine", role = "explore", about = "x", state = { arms = %s },
         act = function(_, request, slate, ctx) ctx.state.arms:choose(slate, { k = request.n, user = request.user }) end,
-        learn = function(state, events) for _, e in ipairs(events) do state.arms:reward(e.user, e.item, 1) end end } %s]]):format(state, extra or ""))
+      } %s]]):format(state, extra or ""))
       return fitted(path, nil, true).by_name.x.ctx.state.arms
     end
     local arms = run '{ kind = "counts", n = "items" }'
@@ -187,8 +194,10 @@ describe("learning state", function()
       list[n] = more
     end
     local methods = words "choose show reward settle pick beliefs update update_many read stats learn_logged set ask tell distribution"
-    for _, o in ipairs { { kind = "counts", n = 90 }, { kind = "linear", n_dims = 4 }, { kind = "logistic", n_dims = 4, diagonal = true }, { kind = "weights", n = 90 },
-      { kind = "weights", n = 4, n_dims = 4 }, { kind = "policy", n_dims = 4 }, { kind = "cma", n_dims = 4 } } do
+    for _, o in ipairs {
+      { kind = "counts", n = 90 }, { kind = "linear", n_dims = 4 }, { kind = "logistic", n_dims = 4, diagonal = true }, { kind = "weights", n = 90 },
+      { kind = "weights", n = 4, n_dims = 4 }, { kind = "policy", n_dims = 4 }, { kind = "cma", n_dims = 4 },
+    } do
       local state = native.arms(nil, o)
       assert.is_false(getmetatable(state))
       for _, key in ipairs(words "__index __gc snapshot restore close") do assert.is_nil(state[key], key) end

@@ -50,7 +50,8 @@ function cma.propose(state)
     local sets = {}
     clamp(points[k])
     for i, d in ipairs(state.dims) do sets[d.path] = space.from_unit(d.dim, points[k][i]) end
-    proposals[#proposals + 1] = { sets = sets, users = 1, rung = 0, parent = parent, reason = ("search %d: point %d of generation %d"):format(seed, k, generation + 1) }
+    local reason = ("search %d: point %d of generation %d"):format(seed, k, generation + 1)
+    proposals[#proposals + 1] = { sets = sets, users = 1, rung = 0, parent = parent, reason = reason }
   end
   return proposals
 end
