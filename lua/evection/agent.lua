@@ -90,8 +90,18 @@ local state_fields = {
   decay = "knob", ridge = "knob", rate = "knob", share = "knob", examination = "knob", seed = "number",
 }
 
+-- What cannot be opened is wrong, too: a small one is, with the knobs at their defaults.
+local function probe(s, spec)
+  local options = {}
+  for key, value in pairs(s) do options[key] = state_fields[key] == "knob" and type(value) == "string" and spec.space[value].default or value end
+  if s.kind ~= "weights" or type(s.n) ~= "number" then options.n = nil end
+  if s.kind == "weights" and type(s.n) ~= "number" and s.n_dims then return false, "weights: n_dims must be 0 or n" end
+  if s.window and s.window >= 0 and s.window <= 2 ^ 22 then options.window = 0 end
+  return pcall(native.arms, nil, options)
+end
+
 local function check_arms(name, s, spec, text, found)
-  local line, names = line_of(text, name), {}
+  local line, names, before = line_of(text, name), {}, #found
   for key in pairs(state_fields) do names[#names + 1] = key end
   table.sort(names)
   for key, value in pairs(s) do
@@ -112,6 +122,9 @@ local function check_arms(name, s, spec, text, found)
   if type(s.kind) ~= "string" or not native.arms_kinds[s.kind] then
     found:add(line, "state.%s: kind must be counts, linear, logistic, weights, policy or cma, not '%s'", name, tostring(s.kind))
   end
+  if #found > before then return end
+  local ok, message = probe(s, spec)
+  if not ok then found:add(line, "state.%s: %s", name, (tostring(message):gsub("^.-%.lua:%d+: ", ""))) end
 end
 
 local function check_state(spec, text, found)

@@ -165,7 +165,7 @@ end
 function fit(c, w, opts)
   local view = opts.view or w:view(opts.folds)
   local self = setmetatable({ composition = c, world = w, view = view, folds = opts.folds, nodes = {}, by_name = {}, list = {}, n = 20 }, Runner)
-  self.seed, self.snapshots = opts.seed, {}
+  self.seed, self.snapshots, self.snapshot_s = opts.seed, {}, SNAPSHOT_S
   local wanted = {}
   local function want(name)
     wanted[name] = true
@@ -356,7 +356,7 @@ function Runner:learn(events)
     if node.agent.learn and node.ctx.state then call(node, "learn", node.ctx.state, copy_of(events), node.ctx) end
   end
   for _, s in ipairs(self.snapshots) do
-    if native.arms_snapshot_due(s.state, SNAPSHOT_S) then native.arms_snapshot(s.state, s.path) end
+    if native.arms_snapshot_due(s.state, self.snapshot_s) then native.arms_snapshot(s.state, s.path) end
   end
 end
 

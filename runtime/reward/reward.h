@@ -1,6 +1,7 @@
-/* reward.h - what came of it: ranking metrics with intervals, and the ledger that remembers.
+/* reward.h - what came of it: ranking metrics with intervals, the ledger that remembers, and what policies learn from it.
  *
- * Everything here is a pure function of its input and seed, except the ledger, which is a SQLite file.
+ * Everything here is a pure function of its input and seed, except the ledger, which is a SQLite file, and learning state, which is
+ * memory that processes share.
  */
 #ifndef EV_REWARD_H
 #define EV_REWARD_H

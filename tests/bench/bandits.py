@@ -5,7 +5,8 @@ of policies learnt from logs.
 Regrets are means over BENCH_SEEDS seeds (10). Lai and Robbins: no policy that is good everywhere has asymptotically less than Σ Δ / kl per
 ln t; a slope is that of regret over ln t in the last decade. Auer, Cesa-Bianchi, Fischer bound UCB1 by 8 Σ ln t / Δ + (1 + π² / 3) Σ Δ and
 Auer et al. EXP3 by 2.63 √(K T ln K). LinUCB, linear Thompson and SquareCB have √T up to logarithms: log-log slopes of at most ½. In drift the
-arms' payments move on each 20,000 rounds, and the same policy without forgetting is the peer. tests/bench/bandits.lua says what the worlds are. A
+arms' payments move on each 20,000 rounds, and the same policy without forgetting is the peer; UCB1 is better off
+without, its bonus being wide enough to try the old arms again. tests/bench/bandits.lua says what the worlds are. A
 ratio of a regret is the peer's over ours.
 """
 import json

@@ -2,7 +2,7 @@
 import math
 
 WIDTH, HEIGHT, LEFT, TOP, SIDE = 330, 230, 64, 40, 175
-COLOURS = ["#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#17becf"]
+COLOURS = ["#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#17becf", "#7f7f7f"]
 TEXT, GRID = "#333", "#ddd"
 
 

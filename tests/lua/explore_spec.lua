@@ -154,6 +154,10 @@ return require "evection.agent" {
       ['{ kind = "count" }'] = "kind must be counts", ["{}"] = "kind must be counts", ['{ kind = "counts", n = "item" }'] = 'n must be "items"',
       ['{ kind = "counts", n = 1.5 }'] = 'n must be "items"', ['{ kind = "linear", n_dims = "x" }'] = "n_dims must be a number",
       ['{ kind = "linear", decay = "ridge" }'] = "names 'ridge', which is no knob", ['{ kind = "linear", decay = "which" }'] = "no knob of numbers",
+      ['{ kind = "linear" }'] = "n_dims must be from 1 to 1024", ['{ kind = "counts", n_dims = 3 }'] = "n_dims must be from 0 to 0",
+      ['{ kind = "weights", n = 5, n_dims = 4 }'] = "n_dims must be 0 or n", ['{ kind = "weights", n = "items", n_dims = 4 }'] = "n_dims must be 0 or n",
+      ['{ kind = "weights", n = 5000 }'] = "at most 4096", ['{ kind = "counts", window = -1 }'] = "window", ['{ kind = "counts", window = 1e9 }'] = "window",
+      ['{ kind = "linear", n_dims = 2, decay = 0 }'] = "decay must be in (0, 1]", ['{ kind = "linear", n_dims = 2, ridge = 0 }'] = "ridge must be above 0",
       ['{ kind = "linear", dims = 3 }'] = "no field 'dims'", ['{ kind = "linear", cascade = 1 }'] = "cascade must be a boolean",
     } do
       local a, errors = load(text)
@@ -169,15 +173,20 @@ return require "evection.agent" {
         name = "mine", role = "explore", about = "x", state = { arms = %s },
         act = function(_, request, slate, ctx) ctx.state.arms:choose(slate, { k = request.n, user = request.user }) end,
       } %s]]):format(state, extra or ""))
-      return fitted(path, nil, true).by_name.x.ctx.state.arms
+      local r = fitted(path, nil, true)
+      return r.by_name.x.ctx.state.arms, r
     end
-    local arms = run '{ kind = "counts", n = "items" }'
+    local arms, whole = run '{ kind = "counts", n = "items" }'
     arms:update(7, 1)
     assert.equal(1, run('{ kind = "counts", n = "items", decay = 0.9 }', "-- another text"):read(7)[1])
     assert.equal(0, run('{ kind = "counts", n = "items", window = 50 }'):read(7)[1])
-    native.arms_snapshot(arms, support.folder .. "/arms.snapshot")
+    local snapshot = whole.snapshots[1].path
+    whole:learn {}
+    assert.is_false(native.exists(snapshot)) -- not yet a minute old
+    whole.snapshot_s = 0
+    whole:learn {}
     arms:update(7, 1)
-    native.arms_restore(arms, support.folder .. "/arms.snapshot")
+    native.arms_restore(arms, snapshot)
     assert.equal(1, arms:read(7)[1])
   end)
 
