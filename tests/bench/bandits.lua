@@ -2,10 +2,11 @@
 --
 --   bernoulli  ten arms that pay 1 with a fixed probability     drift    the same, and each 20,000 rounds the payments move one arm on
 --   linear     ten candidates of eight features, xᵀθ + noise    cascade  sixteen items, lists of four, read to the first click
+--   curved     ten candidates of four features, rewards no line can follow: sin(3 x₁) x₂ + |x₃| − ½ + noise
 --   advice     experts over ten arms, one of them good, and which one changes half way
--- and: updates N D, the time of N LinUCB updates; cma FUNCTION, evaluations to 1e-10; logged N, the worth of a policy learnt from N rows.
+-- and: updates N D, LinUCB updates a second; decide, the time of a slate; cma FUNCTION, evaluations to 1e-10; logged N, the worth of a policy learnt from N rows.
 
-local native = require "evection.native"
+local native, nn = require "evection.native", require "evection.nn"
 
 local which, rounds, seeds = arg[1], tonumber(arg[2]), tonumber(arg[3] or 1)
 
@@ -105,6 +106,84 @@ local function contextual(state, choice)
   end
 end
 
+-- Neural-linear (Riquelme, Tucker, Snoek 2018): a net of two layers is trained on the past every 1000 rounds, and the linear model begun
+-- anew over what its last layer makes of the latest 5000. Without `hidden` the linear model sees the features and a constant.
+local function curved(hidden, choice)
+  local K, D, KEPT, BATCH = 10, 4, 5000, 256
+  choice.exact, choice.draws = 0, 0
+  return function(seed)
+    local rng, width = native.rng(seed, 81), hidden or D + 1
+    local function fresh() return native.arms(nil, { kind = "linear", n_dims = width, window = 0, seed = seed }) end
+    local bandit, past, rewards = fresh(), {}, {}
+    local plan, train, latest, x, batch, target, all, optimiser, seen, y
+    if hidden then
+      local net = nn.net { seed = seed }
+      local body, head = nn.mlp(net, { D, 32, hidden }, { last = "relu" }), nn.linear(net, hidden, 1)
+      x, batch, target, all = net:input("x", { K, D }), net:input("batch", { BATCH, D }), net:input("target", { BATCH }), net:input("all", { KEPT, D })
+      seen, y = body(x), body(all)
+      plan, latest = net:plan { outputs = { seen } }, net:plan { outputs = { y } }
+      train = net:plan { loss = (head(body(batch)):reshape(-1) - target):square():mean() }
+      optimiser = train:optimiser(nn.adam { rate = 0.003 }.options)
+    end
+    local function retrain(t)
+      for step = 1, 300 do
+        local rows, values = {}, {}
+        for b = 1, BATCH do
+          local i = rng:below(#rewards) + 1
+          for j = 1, D do rows[(b - 1) * D + j] = past[(i - 1) * D + j] end
+          values[b] = rewards[i]
+        end
+        batch:fill(rows)
+        target:fill(values)
+        train:run(t + step, true)
+        optimiser:step(0.003)
+      end
+      local rows, values, n = {}, native.vector(math.min(KEPT, #rewards)), #rewards
+      for k = 1, KEPT do
+        local i = math.max(1, n - KEPT + k)
+        for j = 1, D do rows[(k - 1) * D + j] = past[(i - 1) * D + j] end
+        if k > KEPT - #values then values:set(k - KEPT + #values, rewards[i]) end
+      end
+      all:fill(rows)
+      latest:run(0)
+      local features, made = native.vector(#values * hidden), latest:value(y)
+      for i = 1, #features do features:set(i, made[(KEPT - #values) * hidden + i]) end
+      bandit = fresh()
+      bandit:update_many(features, values)
+    end
+    return function(t)
+      local numbers, mean, best = {}, {}, -math.huge
+      for i = 1, K do
+        for j = 1, D do numbers[(i - 1) * D + j] = 2 * rng:float() - 1 end
+        local at = (i - 1) * D
+        mean[i] = math.sin(3 * numbers[at + 1]) * numbers[at + 2] + math.abs(numbers[at + 3]) - 0.5
+        best = math.max(best, mean[i])
+      end
+      local features
+      if hidden then
+        x:fill(numbers)
+        plan:run(0)
+        features = plan:value(seen)
+      else
+        features = native.vector(K * width)
+        for i = 1, K do
+          features:set((i - 1) * width + 1, 1)
+          for j = 1, D do features:set((i - 1) * width + 1 + j, numbers[(i - 1) * D + j]) end
+        end
+      end
+      local chosen, _, _, keep = bandit:pick(K, choice, features)
+      local reward = mean[chosen] + 0.1 * rng:normal()
+      bandit:update(0, reward, keep)
+      if hidden then
+        for j = 1, D do past[#rewards * D + j] = numbers[(chosen - 1) * D + j] end
+        rewards[#rewards + 1] = reward
+        if t == 200 or t % 1000 == 0 then retrain(t * 1000) end
+      end
+      return best - mean[chosen]
+    end
+  end
+end
+
 local function cascade(state, choice) -- attraction 0.3 of four items, 0.1 of twelve; regret: the chance of a click that was missed
   local L, K = 16, 4
   choice.exact, choice.draws, choice.k = 0, 0, K
@@ -178,6 +257,9 @@ local worlds = {
       ["diagonal Thompson"] = contextual({ kind = "linear", diagonal = true }, { rule = "thompson", alpha = 0.1 }),
     }
   end,
+  curved = function()
+    return { LinUCB = curved(nil, { rule = "ucb", alpha = 0.2 }), ["neural-linear"] = curved(16, { rule = "thompson", alpha = 0.1 }) }
+  end,
   cascade = function()
     return { CascadeUCB1 = cascade({}, { rule = "ucb", alpha = 1.5 }), ["CascadeKL-UCB"] = cascade({}, { rule = "kl_ucb" }), ["cascade Thompson"] = cascade({}, { rule = "thompson" }) }
   end,
@@ -226,6 +308,23 @@ elseif which == "updates" then
     start = native.now()
     for _ = 1, 20000 do model:update(0, 0.5, one) end
     result.single = math.max(result.single, 20000 / (native.now() - start))
+  end
+elseif which == "decide" then -- microseconds to fill 20 places from 50 candidates, propensities told; the best of 300
+  result = {}
+  for name, case in pairs {
+    ["Thompson, Beta, 128 draws"] = { { kind = "counts", n = 50 }, { rule = "thompson", k = 20 } },
+    ["linear Thompson, 16 features"] = { { kind = "linear", n_dims = 16 }, { rule = "thompson", k = 20 } },
+    ["LinUCB, 16 features"] = { { kind = "linear", n_dims = 16 }, { rule = "ucb", k = 20 } }, ["EXP4, 8 experts"] = { { kind = "weights", n = 8, n_dims = 8 }, { k = 20 } },
+  } do
+    local state, slate, best = native.arms(nil, case[1]), native.slate(), math.huge
+    for _ = 1, 300 do
+      slate:clear()
+      for i = 0, 49 do slate:push(i, 50 - i) end
+      local start = native.now()
+      state:choose(slate, case[2])
+      best = math.min(best, native.now() - start)
+    end
+    result[name] = best * 1e6
   end
 elseif which == "cma" then
   local f, used_all = functions[arg[2]], native.array {}

@@ -104,8 +104,9 @@ def main():
     rows, charts = [], []
     with tempfile.TemporaryDirectory() as home:
         worlds = {name: run(home, name, ROUNDS, seeds) for name, seeds in
-                  (("bernoulli", SEEDS), ("linear", max(1, SEEDS // 2)), ("drift", SEEDS), ("cascade", max(1, SEEDS // 2)), ("advice", SEEDS))}
+                  (("bernoulli", SEEDS), ("linear", max(1, SEEDS // 2)), ("drift", SEEDS), ("curved", max(1, SEEDS // 3)), ("cascade", max(1, SEEDS // 2)), ("advice", SEEDS))}
         updates = run(home, "updates", 1000000, 32)
+        decide = run(home, "decide", 1)
         cma = {name: run(home, "cma", name) for name in ("sphere", "ellipsoid", "rosenbrock")}
         logged = run(home, "logged", 20000)
 
@@ -133,6 +134,8 @@ def main():
     steady = {"Thompson, decay 0.9995": "Thompson, Beta", "UCB1, decay 0.9995": "UCB1", "KL-UCB, decay 0.9995": "KL-UCB", "EXP3.S": "EXP3"}
     for name in sorted(worlds["drift"]):
         regret("drift", name, *((steady[name], worlds["drift"][steady[name]][-1][1]) if name in steady else ()))
+    for name in sorted(worlds["curved"]):
+        regret("curved", name, *(("LinUCB", worlds["curved"]["LinUCB"][-1][1]) if name != "LinUCB" else ()))
     for name in sorted(worlds["cascade"]):
         regret("cascade", name)
     for name in sorted(worlds["advice"]):
@@ -141,6 +144,8 @@ def main():
     theirs = peer(NUMPY_UPDATES, 3000, 32)["rate"]
     rows.append(dict(row("LinUCB, 32 dimensions, many at a call", updates["many"], "updates/s", "NumPy", theirs, updates["many"] / theirs), aim=1))
     rows.append(dict(row("LinUCB, 32 dimensions, one at a call", updates["single"], "updates/s", "NumPy", theirs, updates["single"] / theirs), aim=1))
+    for name, us in sorted(decide.items()):
+        rows.append(row(f"a slate of 20 from 50 candidates: {name}", us, "µs", None, None, None))
     for name, counts in cma.items():
         mean, other = sum(counts) / len(counts), peer(NUMPY_CMA, name)["mean"]
         rows.append(row(f"CMA-ES, {name}, to 1e-10", mean, "evaluations", "NumPy", other, other / mean))
@@ -155,7 +160,8 @@ def main():
     best = at(worlds["linear"]["LinUCB"], 1000)
     charts = [("Ten arms that seldom pay", lines("bernoulli"), ("Lai and Robbins", [(t, bound * math.log(t)) for t in ts])),
               ("Linear, ten candidates of eight features", lines("linear"), ("√t", [(t, best[1] * math.sqrt(t / best[0])) for t in ts])),
-              ("Drift: another best arm each 20,000 rounds", lines("drift"), None), ("Cascade: four of sixteen", lines("cascade"), None)]
+              ("Drift: another best arm each 20,000 rounds", lines("drift"), None), ("Cascade: four of sixteen", lines("cascade"), None),
+              ("Rewards that no line can follow", lines("curved"), None), ("Advice of experts, the right one changing half way", lines("advice"), None)]
     if ROUNDS >= 100000:
         bandits_plot.write(os.path.join(ROOT, "docs", "bandits_regret.svg"), charts)
     write("bandits", rows)
