@@ -152,6 +152,7 @@ void ev_bind_eval(lua_State *L);
 void ev_bind_ledger(lua_State *L);
 void ev_bind_index(lua_State *L);
 void ev_bind_items(lua_State *L);
+void ev_bind_arms(lua_State *L);
 void ev_bind_graph(lua_State *L);
 void ev_bind_train(lua_State *L);
 void ev_bind_pareto(lua_State *L);
