@@ -250,4 +250,52 @@ ev_status ev_ope_slate_measure(ev_ope_slate_result *out, const ev_ope_slates *s,
  * above and context), cross-fitted. policy (n, length, n_arms): π(· | x, those above as logged). @param[out] q, v (n, length) */
 ev_status ev_ope_slate_regress(double *q, double *v, const ev_ope_slates *s, const double *policy, const ev_ope_features *x, const ev_ope_model *m);
 
+/* ---- Bandit logs -----------------------------------------------------------------------------------------------
+ * Logged feedback with its propensities, read from a JSON Lines file or from files of the Open Bandit Dataset (docs/reference/
+ * ope.md), kept in one mapped file. A row is a decision, or a slate of up to `length` of them. All pointers are the log's own. */
+typedef struct ev_bandit_probabilities { /* of every place's arms, those that are 0 left out; ptr NULL: not logged */
+  const uint64_t *ptr; /* (n × length + 1) */
+  const uint32_t *arm;
+  const double *p;
+} ev_bandit_probabilities;
+typedef struct ev_bandit_names {
+  size_t n;
+  const uint64_t *ptr; /* (n + 1) into bytes */
+  const char *bytes;
+} ev_bandit_names;
+typedef struct ev_bandit_log {
+  size_t n, length;
+  bool slates;
+  size_t n_arms, n_positions, n_users;
+  const uint32_t *arm;                   /* (n, length); EV_NONE from where a slate ends */
+  const uint32_t *position;              /* (n), or NULL */
+  const double *reward, *propensity;     /* (n, length); 0 where a slate has ended */
+  const double *marginal;                /* (n, length), or NULL */
+  ev_bandit_probabilities logged, evaluated; /* π₀, and a policy that came with the log */
+  ev_ope_features features;
+  ev_bandit_names arms, context;         /* of the arms; of the context's columns */
+  const int64_t *time_ms;                /* (n), or NULL */
+  const uint32_t *user;                  /* (n) < n_users, or NULL */
+  double reward_low, reward_high;        /* what rewards can be, as declared; NaN: not */
+  struct ev_pack *pack;                  /* where the arrays lie, or NULL */
+  struct ev_bandit_builder *built;       /* likewise */
+} ev_bandit_log;
+typedef struct ev_bandit_options { /* zero: defaults */
+  double reward_low, reward_high; /* rewards outside are refused; both 0: what the file says, else anything finite */
+  void (*progress)(void *ctx, uint64_t done_bytes, uint64_t all_bytes);
+  void *progress_ctx;
+} ev_bandit_options;
+/* The kind of a file is told by its first line. items: the Open Bandit Dataset's item_context.csv, or NULL.
+ * EV_EINVAL: "FILE:LINE: …" with the value; EV_ELIMIT; EV_EINTR. */
+ev_status ev_bandit_log_read(ev_bandit_log **out, const char *path, const char *items, const ev_bandit_options *o);
+ev_status ev_bandit_log_write(const ev_bandit_log *log, const char *path);
+ev_status ev_bandit_log_open(ev_bandit_log **out, const char *path); /* EV_ECORRUPT: everything is looked at */
+void ev_bandit_log_close(ev_bandit_log *log);                        /* NULL does nothing */
+void ev_bandit_log_hash(const ev_bandit_log *log, ev_hash *out);     /* content address; of one that was opened */
+ev_ope_log ev_bandit_log_rows(const ev_bandit_log *log);             /* as estimators take it; not of slates */
+uint32_t ev_bandit_log_arm(const ev_bandit_log *log, const char *name, size_t len); /* EV_NONE: no such */
+/* One distribution for each position, as this log's rows have it: an arm's share by the harmonic mean of its propensities (1 / E[1/p]
+ * over the rows that showed it is E p, whatever the contexts), or, `counted`, by how often it was shown. @param[out] out (n_positions, n_arms) */
+ev_status ev_bandit_log_shares(double *out, const ev_bandit_log *log, bool counted);
+
 #endif
