@@ -110,6 +110,55 @@ ev_status ev_bandit_log_read(ev_bandit_log **out, const char *path, const char *
   return EV_OK;
 }
 
+/* Copies of columns that somebody else keeps. */
+static ev_status copy(void *to, const void *from, size_t n, size_t size) { /* to: address of the pointer */
+  if (from == NULL || n == 0) return EV_OK;
+  void *p = ev_alloc(n, size);
+  if (p == NULL) return EV_ENOMEM;
+  memcpy(p, from, n * size);
+  *(void **)to = p;
+  return EV_OK;
+}
+
+static ev_status take(ev_bandit_builder *b, const ev_bandit_log *c) {
+  size_t places = c->n * c->length;
+  EV_TRY(copy(&b->arm, c->arm, places, sizeof *b->arm));
+  EV_TRY(copy(&b->reward, c->reward, places, sizeof *b->reward));
+  EV_TRY(copy(&b->propensity, c->propensity, places, sizeof *b->propensity));
+  EV_TRY(copy(&b->marginal, c->marginal, places, sizeof *b->marginal));
+  EV_TRY(copy(&b->position, c->position, c->n, sizeof *b->position));
+  EV_TRY(copy(&b->context, c->features.context, c->n * c->features.n_context, sizeof *b->context));
+  EV_TRY(copy(&b->arm_features, c->features.arm_features, c->n_arms * c->features.n_arm_features, sizeof *b->arm_features));
+  EV_TRY(copy(&b->pair, c->features.pair, c->features.pair != NULL ? c->n * c->n_arms : 0, sizeof *b->pair));
+  b->n = c->n, b->length = c->length, b->slates = c->slates, b->n_places = places, b->n_positions = c->n_positions;
+  b->n_context = c->features.n_context, b->n_arm_features = c->features.n_arm_features;
+  b->has_position = c->position != NULL, b->has_marginal = c->marginal != NULL;
+  b->reward_low = isnan(c->reward_low) ? -INFINITY : c->reward_low, b->reward_high = isnan(c->reward_low) ? INFINITY : c->reward_high;
+  names *lists[] = {&b->arms, &b->context_names};
+  for (size_t k = 0; k < 2; k++)
+    for (size_t i = 0; i < (k == 0 ? c->n_arms : c->features.n_context); i++) {
+      char name[24];
+      uint32_t at;
+      EV_TRY(names_add(lists[k], name, (size_t)snprintf(name, sizeof name, "%zu", i + k), &at));
+    }
+  return EV_OK;
+}
+
+ev_status ev_bandit_log_of(ev_bandit_log **out, const ev_bandit_log *columns) {
+  *out = NULL;
+  ev_bandit_log *log = ev_zalloc(1, sizeof *log);
+  ev_bandit_builder *b = ev_zalloc(1, sizeof *b);
+  ev_status status = log == NULL || b == NULL ? EV_ENOMEM : take(b, columns);
+  if (status != EV_OK) {
+    bandit_builder_free(b);
+    ev_free(log);
+    return status;
+  }
+  view(log, b);
+  *out = log;
+  return EV_OK;
+}
+
 void ev_bandit_log_close(ev_bandit_log *log) {
   if (log == NULL) return;
   ev_pack_close(log->pack);
@@ -186,7 +235,7 @@ static ev_status array(const ev_pack *p, const char *name, ev_dtype t, size_t ro
   return EV_OK;
 }
 
-static ev_status finite(const ev_pack *p, const char *name, const double *x, size_t n) {
+static ev_status all_finite(const ev_pack *p, const char *name, const double *x, size_t n) {
   for (size_t i = 0; x != NULL && i < n; i++)
     if (!isfinite(x[i])) return ev_fail(EV_ECORRUPT, "%s: array '%s' holds %g", ev_pack_path(p), name, x[i]);
   return EV_OK;
@@ -282,9 +331,9 @@ static ev_status open_log(ev_bandit_log *log, ev_pack *p) {
   EV_TRY(array(p, "pair", EV_F64, log->n, log->n_arms, false, &a[2]));
   log->features.context = a[0], log->features.arm_features = a[1], log->features.pair = a[2];
   if ((log->position == NULL && log->n_positions != 1) || (log->user == NULL && log->n_users != 0)) return broken(p, "sizes of columns that are not there");
-  EV_TRY(finite(p, "context", log->features.context, log->n * h[H_CONTEXT]));
-  EV_TRY(finite(p, "arm_features", log->features.arm_features, log->n_arms * h[H_ARM_FEATURES]));
-  EV_TRY(finite(p, "pair", log->features.pair, log->n * log->n_arms));
+  EV_TRY(all_finite(p, "context", log->features.context, log->n * h[H_CONTEXT]));
+  EV_TRY(all_finite(p, "arm_features", log->features.arm_features, log->n_arms * h[H_ARM_FEATURES]));
+  EV_TRY(all_finite(p, "pair", log->features.pair, log->n * log->n_arms));
   EV_TRY(check_places(p, log));
   EV_TRY(open_names(p, "arms", log->n_arms, &log->arms));
   EV_TRY(open_names(p, "columns", h[H_CONTEXT], &log->context));

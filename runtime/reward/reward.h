@@ -290,6 +290,7 @@ typedef struct ev_bandit_options { /* zero: defaults */
 ev_status ev_bandit_log_read(ev_bandit_log **out, const char *path, const char *items, const ev_bandit_options *o);
 ev_status ev_bandit_log_write(const ev_bandit_log *log, const char *path);
 ev_status ev_bandit_log_open(ev_bandit_log **out, const char *path); /* EV_ECORRUPT: everything is looked at */
+ev_status ev_bandit_log_of(ev_bandit_log **out, const ev_bandit_log *columns); /* copies of n, length, n_arms, n_positions, arm … marginal, features, range; arms are named 0, 1, …; who makes them checks them */
 void ev_bandit_log_close(ev_bandit_log *log);                        /* NULL does nothing */
 void ev_bandit_log_hash(const ev_bandit_log *log, ev_hash *out);     /* content address; of one that was opened */
 ev_ope_log ev_bandit_log_rows(const ev_bandit_log *log);             /* as estimators take it; not of slates */
