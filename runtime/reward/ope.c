@@ -275,7 +275,7 @@ typedef struct work {
 
 /* The weight that takes w's place under parameter p: what clipping, switching and shrinking have in common. */
 static double changed_weight(ev_ope_kind kind, double w, double p) {
-  if (isinf(p)) return w;
+  if (!isfinite(p)) return w;
   switch (kind) {
     case EV_OPE_CLIPPED_IPS: return w < p ? w : p;
     case EV_OPE_SWITCH_DR: return w <= p ? w : 0;
@@ -285,7 +285,7 @@ static double changed_weight(ev_ope_kind kind, double w, double p) {
 }
 
 static double largest_weight(ev_ope_kind kind, double max, double p) { /* of changed_weight over [0, max] */
-  if (isinf(p)) return max;
+  if (!isfinite(p)) return max; /* not a number: no parameter */
   if (kind == EV_OPE_DROS) return sqrt(p) < max ? sqrt(p) / 2 : changed_weight(kind, max, p); /* its peak is at √p */
   return max < p ? max : p;
 }
