@@ -115,7 +115,7 @@ local function load_function(path)
   local chunk, message = sandbox.load(native.read_file(path, 1048576), path, sandbox.environment())
   if not chunk then invalid("%s", message) end
   local ok, fn = pcall(chunk)
-  if not ok then invalid("%s", tostring(fn)) end
+  if not ok then invalid("%s", tostring(fn):find(path, 1, true) and tostring(fn) or path .. ": " .. tostring(fn)) end
   if type(fn) ~= "function" then invalid("%s: a policy file returns a function (context, row), not a %s", path, type(fn)) end
   return fn
 end

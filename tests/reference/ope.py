@@ -306,3 +306,60 @@ def weights(log, policy):
     p = np.quantile(w, [0.5, 0.9, 0.95, 0.99, 0.999])
     return {"mean": w.mean(), "max": w.max(), "ess": w.sum() ** 2 / (w ** 2).sum(), "zero": (w == 0).mean(), "standard_error": w.std(ddof=1) / np.sqrt(len(w)),
             "p50": p[0], "p90": p[1], "p95": p[2], "p99": p[3], "p999": p[4]}
+
+
+# ---- Slates ----------------------------------------------------------------------------------------------------------------
+class Slates:
+    """Columns (n, length): arm (−1 behind the end), reward, propensity, marginal; policy (n, length, arms), policy_marginal (n, length)."""
+
+    def __init__(self, **columns):
+        self.__dict__.update(columns)
+        self.n, self.length = self.arm.shape
+        self.there = self.arm >= 0
+
+
+def slate_model(s, folds=5, seed=1, penalty=1.0):
+    """Q̂ of what was logged and E_π of it, fitted backwards, each fold from the others alone. (n, length) both."""
+    fold, arms = folds_of(s.n, folds, seed), s.policy.shape[2]
+    q, v = np.zeros((s.n, s.length)), np.zeros((s.n, s.length))
+    context = standardised(s.context)
+    for k in range(folds):
+        below = np.zeros(s.n)
+        for place in reversed(range(s.length)):
+            here, learn = s.there[:, place], s.there[:, place] & (fold != k)
+            def rows(which, arm, place=place):
+                parts = [np.ones((len(which), 1)), np.eye(arms)[arm]]
+                if place > 0:
+                    parts.append(np.eye(arms)[np.where(s.there[which, place], s.arm[which, place - 1], 0)])
+                return np.concatenate(parts + [context[which]], axis=1)
+            at = np.flatnonzero(learn)
+            theta = fit(rows(at, s.arm[at, place]), s.reward[at, place] + below[at], np.ones(len(at)), penalty, False)
+            everyone = np.arange(s.n)
+            predicted = np.stack([rows(everyone, np.full(s.n, a)) @ theta for a in range(arms)], axis=1)
+            expected = (s.policy[:, place] * predicted).sum(axis=1)
+            out = here & (fold == k)
+            q[out, place], v[out, place] = predicted[np.flatnonzero(out), s.arm[out, place]], expected[out]
+            below = np.where(here, expected, 0)
+    return q, v
+
+
+def slate_estimates(s, q, v):
+    """{ estimator: (value, standard error) }, McInerney et al. 2020 and Kiyohara et al. 2022."""
+    safe = np.where(s.there, s.arm, 0)
+    chosen = np.take_along_axis(s.policy, safe[:, :, None], axis=2)[:, :, 0]
+    step = np.where(s.there, chosen / np.where(s.there, s.propensity, 1), 1)
+    prefix = np.cumprod(step, axis=1)
+    whole, prefix = prefix[:, -1], np.where(s.there, prefix, 0)
+    place = np.where(s.there, s.policy_marginal / np.where(s.there, s.marginal, 1), 0)
+    reward = np.where(s.there, s.reward, 0)
+    above = np.concatenate([np.ones((s.n, 1)), prefix[:, :-1]], axis=1)
+    single = {"sips": whole * reward.sum(axis=1), "iips": (place * reward).sum(axis=1), "rips": (prefix * reward).sum(axis=1),
+              "cascade_dr": np.where(s.there, prefix * (reward - q) + above * v, 0).sum(axis=1)}
+    out = {k: (x.mean(), x.std(ddof=1) / np.sqrt(s.n)) for k, x in single.items()}
+    ratio = (whole * reward.sum(axis=1)).sum() / whole.sum()
+    out["snsips"] = (ratio, (whole * (reward.sum(axis=1) - ratio) / whole.mean()).std(ddof=1) / np.sqrt(s.n))
+    for name, w in (("sniips", place), ("snrips", prefix)):
+        ratios, reach = (w * reward).sum(axis=0) / w.sum(axis=0), s.there.mean(axis=0)
+        influence = sum(reach[k] * w[:, k] * (reward[:, k] - ratios[k]) / w[:, k].mean() + s.there[:, k] * ratios[k] for k in range(s.length))
+        out[name] = ((ratios * reach).sum(), influence.std(ddof=1) / np.sqrt(s.n))
+    return out, {"whole": whole, "prefix": prefix[s.there], "place": place[s.there]}
