@@ -44,3 +44,8 @@ ev_status ev_spd_solve_f64(double *a, double *b, size_t n, size_t n_rhs) {
   dpotrs_("L", &size, &columns, a, &size, b, &size, &info, 1);
   return info == 0 ? EV_OK : ev_fail(EV_EINVAL, "dpotrs: %d", info);
 }
+
+void ev_spd_again_f64(const double *factor, double *b, size_t n, size_t n_rhs) {
+  int size = (int)n, columns = (int)n_rhs, info;
+  if (n > 0 && n_rhs > 0) dpotrs_("L", &size, &columns, factor, &size, b, &size, &info, 1);
+}

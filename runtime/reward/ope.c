@@ -34,7 +34,7 @@ ev_status ev_ope_check(const ev_ope_log *log) {
 }
 
 /* ---- Reduction -----------------------------------------------------------------------------------------*/
-static const double *row_of(const ev_ope_matrix *m, double *buffer, size_t row, size_t n_arms) {
+const double *ope_row(const ev_ope_matrix *m, double *buffer, size_t row, size_t n_arms) {
   if (m->at != NULL) return m->at + row * n_arms;
   m->fn(m->ctx, buffer, row);
   return buffer;
@@ -68,15 +68,15 @@ static ev_status reduce(ev_ope_columns *c, const ev_ope_log *log, const ev_ope_m
   for (size_t i = 0; i < log->n; i++) shown[(log->position != NULL ? log->position[i] : 0) * n_arms + log->arm[i]]++;
   for (size_t i = 0; i < log->n; i++) {
     if (i % 4096 == 0 && ev_interrupted()) return ev_fail(EV_EINTR, "interrupted");
-    const double *pi = row_of(policy, buffer, i, n_arms);
+    const double *pi = ope_row(policy, buffer, i, n_arms);
     size_t position = log->position != NULL ? log->position[i] : 0;
     EV_TRY(ope_check_distribution(pi, n_arms, i));
     c->weight[i] = pi[log->arm[i]] / log->propensity[i];
     c->reward[i] = log->reward[i];
     for (size_t a = 0; a < n_arms; a++)
       if (shown[position * n_arms + a] == 0) missing[position * n_arms + a] += pi[a];
-    if (q != NULL) EV_TRY(predicted(c->q, c->v, c, pi, row_of(q, buffer + n_arms, i, n_arms), n_arms, log->arm[i], i));
-    if (mrdr_q != NULL) EV_TRY(predicted(c->mrdr_q, c->mrdr_v, c, pi, row_of(mrdr_q, buffer + n_arms, i, n_arms), n_arms, log->arm[i], i));
+    if (q != NULL) EV_TRY(predicted(c->q, c->v, c, pi, ope_row(q, buffer + n_arms, i, n_arms), n_arms, log->arm[i], i));
+    if (mrdr_q != NULL) EV_TRY(predicted(c->mrdr_q, c->mrdr_v, c, pi, ope_row(mrdr_q, buffer + n_arms, i, n_arms), n_arms, log->arm[i], i));
   }
   double most = 0;
   for (size_t i = 0; i < log->n_positions * n_arms; i++) {
@@ -106,6 +106,16 @@ ev_status ev_ope_reduce(ev_ope_columns *out, const ev_ope_log *log, const ev_ope
   return status;
 }
 
+ev_status ev_ope_reduce_fit(ev_ope_columns *out, const ev_ope_log *log, const ev_ope_matrix *policy, const ev_ope_fit *fit, const ev_ope_matrix *mrdr_q) {
+  ev_ope_matrix q = {.at = ev_ope_fit_q(fit)};
+  EV_TRY(ev_ope_reduce(out, log, policy, &q, mrdr_q));
+  out->fit = fit;
+  out->moved = ev_alloc(log->n, sizeof *out->moved);
+  ev_status status = out->moved == NULL ? EV_ENOMEM : ev_ope_fit_moved(out->moved, fit, policy, NULL);
+  if (status != EV_OK) ev_ope_columns_free(out);
+  return status;
+}
+
 void ev_ope_columns_free(ev_ope_columns *c) {
   ev_free(c->weight);
   ev_free(c->reward);
@@ -113,6 +123,7 @@ void ev_ope_columns_free(ev_ope_columns *c) {
   ev_free(c->v);
   ev_free(c->mrdr_q);
   ev_free(c->mrdr_v);
+  ev_free(c->moved);
   *c = (ev_ope_columns){0};
 }
 
@@ -122,7 +133,7 @@ ev_status ev_ope_mrdr_weights(double *weight, const ev_ope_log *log, const ev_op
   if (buffer == NULL) return EV_ENOMEM;
   ev_status status = EV_OK;
   for (size_t i = 0; i < log->n && status == EV_OK; i++) {
-    const double *pi = row_of(policy, buffer, i, log->n_arms);
+    const double *pi = ope_row(policy, buffer, i, log->n_arms);
     double p = log->propensity[i], chosen = pi[log->arm[i]];
     status = ope_check_distribution(pi, log->n_arms, i);
     weight[i] = chosen * chosen * (1 - p) / (p * p);
@@ -262,7 +273,7 @@ ev_status ope_options(ev_ope_options *out, const ev_ope_options *given, const do
 
 /* ---- Estimates -----------------------------------------------------------------------------------------*/
 /* The columns whose means the estimators are made of. */
-enum { V, WR, W, CLIPPED, DR, WRESIDUAL, SWITCHED, SHRUNK, MRDR, N_TERMS };
+enum { V, WR, W, CLIPPED, DR, WRESIDUAL, SWITCHED, SHRUNK, MRDR, MODEL, N_TERMS }; /* V: of sndr; MODEL: v with what its row did to it */
 
 typedef struct work {
   const ev_ope_columns *c;
@@ -271,6 +282,7 @@ typedef struct work {
   double *column;  /* (n) */
   double *resampled; /* (n_bootstrap, N_TERMS) */
   double *one;     /* (n_bootstrap) */
+  double *weight, *moved; /* (n) with a fit */
 } work;
 
 /* The weight that takes w's place under parameter p: what clipping, switching and shrinking have in common. */
@@ -299,6 +311,20 @@ static void fill(double *out, const ev_ope_columns *c, ev_ope_kind kind, double 
   }
 }
 
+/* The term with what its row did to the regression, which the mean does not feel and the spread does. Of dr, sndr and mrdr
+ * that is of second order (Chernozhukov et al. 2018): an error of q̂ is taken back where arms were shown. */
+static ev_status fill_moved(work *k, ev_ope_kind kind, double p) {
+  const ev_ope_columns *c = k->c;
+  fill(k->column, c, kind, p);
+  if (c->fit == NULL || !(kind == EV_OPE_DM || ((kind == EV_OPE_SWITCH_DR || kind == EV_OPE_DROS) && isfinite(p)))) return EV_OK;
+  for (size_t i = 0; i < c->n; i++) k->column[i] += c->moved[i];
+  if (kind == EV_OPE_DM || p == 0) return EV_OK;
+  for (size_t i = 0; i < c->n; i++) k->weight[i] = changed_weight(kind, c->weight[i], p);
+  EV_TRY(ev_ope_fit_moved(k->moved, c->fit, NULL, k->weight));
+  for (size_t i = 0; i < c->n; i++) k->column[i] += k->moved[i];
+  return EV_OK;
+}
+
 #define GRID 25
 /* Parameters from the least bias to the most: no change; then down a geometric ladder; switching and shrinking end in DM. */
 static size_t grid(double out[GRID], ev_ope_kind kind, double max_weight) {
@@ -316,22 +342,24 @@ static size_t grid(double out[GRID], ev_ope_kind kind, double max_weight) {
   return n;
 }
 
-static double choose(work *k, ev_ope_kind kind) {
+static ev_status choose(double *out, work *k, ev_ope_kind kind) {
   double at[GRID], value[GRID], width[GRID];
   size_t n = grid(at, kind, k->o.max_weight);
   for (size_t i = 0; i < n; i++) {
-    fill(k->column, k->c, kind, at[i]);
+    EV_TRY(fill_moved(k, kind, at[i]));
     value[i] = ope_mean(k->column, k->c->n);
     width[i] = 1.959963984540054 * sqrt(ope_variance(k->column, k->c->n) / (double)k->c->n);
   }
-  return at[ev_ope_slope(value, width, n)];
+  *out = at[ev_ope_slope(value, width, n)];
+  return EV_OK;
 }
 
+static const int term_of[EV_OPE_KINDS] = {MODEL, WR, 0, CLIPPED, DR, 0, SWITCHED, SHRUNK, MRDR};
+
 static double combine(const double *m, ev_ope_kind kind) { /* means of the terms → estimate */
-  static const int term[EV_OPE_KINDS] = {V, WR, 0, CLIPPED, DR, 0, SWITCHED, SHRUNK, MRDR};
   if (kind == EV_OPE_SNIPS) return m[WR] / m[W];
   if (kind == EV_OPE_SNDR) return m[V] + m[WRESIDUAL] / m[W];
-  return m[term[kind]];
+  return m[term_of[kind]];
 }
 
 static double range_of(const work *k, ev_ope_kind kind, double p) { /* of the estimator's term, from what was known beforehand */
@@ -370,7 +398,8 @@ static void estimate(work *k, ev_ope_estimate *e, ev_ope_kind kind, const double
   } else {
     fill(k->column, c, kind, p);
     double variance = ope_variance(k->column, c->n), half = ev_ope_bernstein(variance, range_of(k, kind, p), c->n, k->o.confidence);
-    e->standard_error = sqrt(variance / (double)c->n);
+    for (size_t i = 0; i < c->n; i++) k->column[i] = k->rows[i * N_TERMS + (size_t)term_of[kind]];
+    e->standard_error = sqrt(ope_variance(k->column, c->n) / (double)c->n);
     e->bernstein_low = e->value - half;
     e->bernstein_high = e->value + half;
   }
@@ -386,20 +415,22 @@ static bool has(const ev_ope_columns *c, ev_ope_kind kind) {
 }
 
 static ev_status measure(ev_ope_result *out, work *k) {
-  static const ev_ope_kind term_kind[N_TERMS] = {EV_OPE_DM, EV_OPE_IPS, 0, EV_OPE_CLIPPED_IPS, EV_OPE_DR, 0, EV_OPE_SWITCH_DR, EV_OPE_DROS, EV_OPE_MRDR};
+  static const ev_ope_kind term_kind[N_TERMS] = {EV_OPE_DM, EV_OPE_IPS, 0, EV_OPE_CLIPPED_IPS, EV_OPE_DR, 0, EV_OPE_SWITCH_DR, EV_OPE_DROS, EV_OPE_MRDR, EV_OPE_DM};
   const ev_ope_columns *c = k->c;
   double means[N_TERMS] = {0};
   const double given[EV_OPE_KINDS] = {[EV_OPE_CLIPPED_IPS] = k->o.clip, [EV_OPE_SWITCH_DR] = k->o.switch_at, [EV_OPE_DROS] = k->o.shrink};
   for (int e = 0; e < EV_OPE_KINDS; e++) {
     bool tuned = e == EV_OPE_CLIPPED_IPS || e == EV_OPE_SWITCH_DR || e == EV_OPE_DROS;
-    out->at[e].parameter = !tuned || !has(c, e) ? NAN : isnan(given[e]) ? choose(k, e) : given[e];
+    out->at[e].parameter = !tuned || !has(c, e) ? NAN : given[e];
+    if (tuned && has(c, e) && isnan(given[e])) EV_TRY(choose(&out->at[e].parameter, k, e));
   }
   for (int t = 0; t < N_TERMS; t++) {
     ev_ope_kind kind = term_kind[t];
     if (t == W) memcpy(k->column, c->weight, c->n * sizeof *k->column);
     else if (t == WRESIDUAL)
       for (size_t i = 0; i < c->n; i++) k->column[i] = c->q != NULL ? c->weight[i] * (c->reward[i] - c->q[i]) : 0;
-    else if (has(c, kind)) fill(k->column, c, kind, isnan(out->at[kind].parameter) ? INFINITY : out->at[kind].parameter);
+    else if (t == V && has(c, kind)) fill(k->column, c, kind, NAN);
+    else if (has(c, kind)) EV_TRY(fill_moved(k, kind, out->at[kind].parameter));
     else memset(k->column, 0, c->n * sizeof *k->column);
     means[t] = ope_mean(k->column, c->n);
     for (size_t i = 0; i < c->n; i++) k->rows[i * N_TERMS + (size_t)t] = k->column[i];
@@ -429,11 +460,16 @@ ev_status ev_ope_measure(ev_ope_result *out, const ev_ope_columns *c, const ev_o
   k.column = ev_alloc(c->n, sizeof *k.column);
   k.resampled = ev_alloc(k.o.n_bootstrap, N_TERMS * sizeof *k.resampled);
   k.one = ev_alloc(k.o.n_bootstrap, sizeof *k.one);
-  ev_status status = k.rows == NULL || k.column == NULL || k.resampled == NULL || k.one == NULL ? EV_ENOMEM : measure(out, &k);
+  k.weight = ev_alloc(c->fit != NULL ? c->n : 0, sizeof *k.weight);
+  k.moved = ev_alloc(c->fit != NULL ? c->n : 0, sizeof *k.moved);
+  bool short_of = k.rows == NULL || k.column == NULL || k.resampled == NULL || k.one == NULL || k.weight == NULL || k.moved == NULL;
+  ev_status status = short_of ? EV_ENOMEM : measure(out, &k);
   ev_free(k.rows);
   ev_free(k.column);
   ev_free(k.resampled);
   ev_free(k.one);
+  ev_free(k.weight);
+  ev_free(k.moved);
   return status;
 }
 
@@ -441,6 +477,14 @@ ev_status ev_ope_evaluate(ev_ope_result *out, const ev_ope_log *log, const ev_op
                           const ev_ope_options *o) {
   ev_ope_columns c;
   EV_TRY(ev_ope_reduce(&c, log, policy, q, mrdr_q));
+  ev_status status = ev_ope_measure(out, &c, o);
+  ev_ope_columns_free(&c);
+  return status;
+}
+
+ev_status ev_ope_evaluate_fit(ev_ope_result *out, const ev_ope_log *log, const ev_ope_matrix *policy, const ev_ope_fit *fit, const ev_ope_matrix *mrdr_q, const ev_ope_options *o) {
+  ev_ope_columns c;
+  EV_TRY(ev_ope_reduce_fit(&c, log, policy, fit, mrdr_q));
   ev_status status = ev_ope_measure(out, &c, o);
   ev_ope_columns_free(&c);
   return status;

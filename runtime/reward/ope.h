@@ -4,6 +4,7 @@
 
 #include "reward.h"
 
+const double *ope_row(const ev_ope_matrix *m, double *buffer, size_t row, size_t n_arms); /* where it lies, or made in buffer */
 double ope_mean(const double *x, size_t n);
 double ope_variance(const double *x, size_t n); /* unbiased */
 ev_status ope_weights(ev_ope_weights *out, const double *w, size_t n); /* all but unsupported */

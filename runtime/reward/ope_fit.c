@@ -6,11 +6,15 @@
 #include <math.h>
 #include <string.h>
 
+#include "../math/math.h"
 #include "ope.h"
 
 void ev_ope_model_defaults(ev_ope_model *m) { *m = (ev_ope_model){.penalty = 1, .folds = 5, .seed = 1}; }
 
-typedef struct design {
+struct ev_ope_fit {
+  ev_ope_log own_log; /* copies of what was pointed at, whose arrays are borrowed */
+  ev_ope_features own_x;
+  ev_ope_model own_m;
   const ev_ope_log *log;
   const ev_ope_features *x;
   const ev_ope_model *m;
@@ -23,7 +27,9 @@ typedef struct design {
   unsigned *fold;                          /* (n) */
   ev_status *status;                       /* (folds) */
   char (*message)[256];                    /* (folds) */
-} design;
+  double *theta, *factor;                  /* (folds, n_parameters), (folds, n_parameters, n_parameters) of the Hessian; NULL: not kept */
+};
+typedef ev_ope_fit design;
 
 static void lay_out(design *d) {
   size_t at = 1;
@@ -183,6 +189,7 @@ static ev_status fit_fold(const design *d, unsigned fold, bool all) {
   ev_status status = EV_ENOMEM;
   if (f.theta != NULL && f.step != NULL && f.gradient != NULL && f.hessian != NULL && f.value != NULL && f.column != NULL) status = solve(&f);
   if (status == EV_OK) status = predict(&f, all);
+  if (status == EV_OK && d->theta != NULL) memcpy(d->theta + fold * p, f.theta, p * sizeof *f.theta), memcpy(d->factor + fold * p * p, f.hessian, p * p * sizeof *f.hessian);
   ev_free(f.theta);
   ev_free(f.step);
   ev_free(f.gradient);
@@ -219,36 +226,147 @@ static ev_status check(const ev_ope_log *log, const ev_ope_features *x, const ev
   return EV_OK;
 }
 
-ev_status ev_ope_regress(double *q, const ev_ope_log *log, const ev_ope_features *x, const ev_ope_model *m) {
-  static const ev_ope_features none;
-  if (x == NULL) x = &none;
-  design d = {.log = log, .x = x, .m = m, .target = m->target != NULL ? m->target : log->reward, .q = q};
-  EV_TRY(check(log, x, m, d.target));
-  lay_out(&d);
-  if (d.n_parameters > EV_OPE_PARAMETERS)
-    return ev_fail(EV_EINVAL, "a reward model of %zu parameters, more than %d: fewer context columns, or not crossed", d.n_parameters, EV_OPE_PARAMETERS);
-  d.scale = ev_zalloc(2 * d.n_scaled, sizeof *d.scale);
-  d.fold = ev_alloc(log->n, sizeof *d.fold);
-  d.status = ev_zalloc(m->folds, sizeof *d.status);
-  d.message = ev_zalloc(m->folds, sizeof *d.message);
-  ev_status status = d.scale == NULL || d.fold == NULL || d.status == NULL || d.message == NULL ? EV_ENOMEM : EV_OK;
-  if (status == EV_OK) {
-    double *inverse = d.scale + d.n_scaled;
-    standardise(d.scale, inverse, x->context, log->n, x->n_context);
-    standardise(d.scale + x->n_context, inverse + x->n_context, x->arm_features, log->n_arms, x->n_arm_features);
-    if (x->pair != NULL) standardise(d.scale + d.n_scaled - 1, inverse + d.n_scaled - 1, x->pair, log->n * log->n_arms, 1);
-    for (size_t i = 0; i < log->n; i++) {
-      ev_rng r;
-      ev_rng_seed(&r, m->seed, i + 1);
-      d.fold[i] = ev_rng_below(&r, m->folds);
-    }
-    ev_parallel_for(m->folds, 1, fit_folds, &d);
-    for (unsigned k = 0; k < m->folds && status == EV_OK; k++)
-      if (d.status[k] != EV_OK) status = ev_fail(d.status[k], "%s", d.message[k]);
+static ev_status prepare(design *d, const ev_ope_log *log, const ev_ope_features *x, const ev_ope_model *m) {
+  if (x != NULL) d->own_x = *x;
+  d->own_log = *log, d->own_m = *m;
+  d->log = &d->own_log, d->x = &d->own_x, d->m = &d->own_m;
+  d->target = m->target != NULL ? m->target : log->reward;
+  EV_TRY(check(d->log, d->x, d->m, d->target));
+  lay_out(d);
+  return d->n_parameters <= EV_OPE_PARAMETERS
+             ? EV_OK
+             : ev_fail(EV_EINVAL, "a reward model of %zu parameters, more than %d: fewer context columns, or not crossed", d->n_parameters, EV_OPE_PARAMETERS);
+}
+
+static ev_status run(design *d) {
+  const ev_ope_log *log = d->log;
+  const ev_ope_features *x = d->x;
+  unsigned folds = d->m->folds;
+  d->scale = ev_zalloc(2 * d->n_scaled, sizeof *d->scale);
+  d->fold = ev_alloc(log->n, sizeof *d->fold);
+  d->status = ev_zalloc(folds, sizeof *d->status);
+  d->message = ev_zalloc(folds, sizeof *d->message);
+  if (d->scale == NULL || d->fold == NULL || d->status == NULL || d->message == NULL) return EV_ENOMEM;
+  double *inverse = d->scale + d->n_scaled;
+  standardise(d->scale, inverse, x->context, log->n, x->n_context);
+  standardise(d->scale + x->n_context, inverse + x->n_context, x->arm_features, log->n_arms, x->n_arm_features);
+  if (x->pair != NULL) standardise(d->scale + d->n_scaled - 1, inverse + d->n_scaled - 1, x->pair, log->n * log->n_arms, 1);
+  for (size_t i = 0; i < log->n; i++) {
+    ev_rng r;
+    ev_rng_seed(&r, d->m->seed, i + 1);
+    d->fold[i] = ev_rng_below(&r, folds);
   }
-  ev_free(d.scale);
-  ev_free(d.fold);
-  ev_free(d.status);
-  ev_free(d.message);
+  ev_parallel_for(folds, 1, fit_folds, d);
+  for (unsigned k = 0; k < folds; k++)
+    if (d->status[k] != EV_OK) return ev_fail(d->status[k], "%s", d->message[k]);
+  return EV_OK;
+}
+
+static void release(design *d) {
+  ev_free(d->scale);
+  ev_free(d->fold);
+  ev_free(d->status);
+  ev_free(d->message);
+  ev_free(d->theta);
+  ev_free(d->factor);
+}
+
+ev_status ev_ope_regress(double *q, const ev_ope_log *log, const ev_ope_features *x, const ev_ope_model *m) {
+  design d = {.q = q};
+  ev_status status = prepare(&d, log, x, m);
+  if (status == EV_OK) status = run(&d);
+  release(&d);
+  return status;
+}
+
+/* ---- Kept fits -------------------------------------------------------------------------------------------*/
+ev_status ev_ope_fit_new(ev_ope_fit **out, const ev_ope_log *log, const ev_ope_features *x, const ev_ope_model *m) {
+  *out = NULL;
+  design *d = ev_zalloc(1, sizeof *d);
+  if (d == NULL) return EV_ENOMEM;
+  ev_status status = prepare(d, log, x, m);
+  if (status == EV_OK) {
+    size_t p = d->n_parameters;
+    d->q = ev_alloc(log->n, log->n_arms * sizeof *d->q);
+    d->theta = ev_alloc(m->folds, p * sizeof *d->theta);
+    d->factor = ev_alloc(m->folds, p * p * sizeof *d->factor);
+    status = d->q == NULL || d->theta == NULL || d->factor == NULL ? EV_ENOMEM : run(d);
+  }
+  if (status != EV_OK) ev_ope_fit_free(d);
+  else *out = d;
+  return status;
+}
+
+void ev_ope_fit_free(ev_ope_fit *f) {
+  if (f == NULL) return;
+  ev_free(f->q);
+  release(f);
+  ev_free(f);
+}
+
+const double *ev_ope_fit_q(const ev_ope_fit *f) { return f->q; }
+
+/* d Σ_{rows of fold k} (Σ_b π q̂ − weight q̂) / d θ_k → out (folds, p). */
+static ev_status derivative(double *out, const design *d, const ev_ope_matrix *policy, const double *weight, double *buffer, size_t *column, double *value) {
+  size_t p = d->n_parameters, n_arms = d->log->n_arms;
+  memset(out, 0, d->m->folds * p * sizeof *out);
+  for (size_t i = 0; i < d->log->n; i++) {
+    if (i % 1024 == 0 && ev_interrupted()) return ev_fail(EV_EINTR, "interrupted");
+    double *to = out + d->fold[i] * p;
+    const double *q = d->q + i * n_arms, *pi = policy != NULL ? ope_row(policy, buffer, i, n_arms) : NULL;
+    uint32_t shown = d->log->arm[i];
+    for (size_t a = pi != NULL ? 0 : shown; a < (pi != NULL ? n_arms : (size_t)shown + 1); a++) {
+      double u = (pi != NULL ? pi[a] : 0) - (weight != NULL && a == shown ? weight[i] : 0);
+      if (u == 0) continue;
+      if (d->m->logistic) u *= q[a] * (1 - q[a]);
+      size_t n = entries(d, column, value, i, a);
+      for (size_t e = 0; e < n; e++) to[column[e]] += u * value[e];
+    }
+  }
+  return EV_OK;
+}
+
+typedef struct moving {
+  double *moved;
+  const design *d;
+  const double *direction; /* (folds, p) */
+  double *value;           /* (threads, n_entries) */
+  size_t *column;
+} moving;
+
+static void move(void *ctx, size_t begin, size_t end, int worker) {
+  const moving *s = ctx;
+  const design *d = s->d;
+  size_t p = d->n_parameters, *column = s->column + (size_t)worker * d->n_entries;
+  double *value = s->value + (size_t)worker * d->n_entries;
+  for (size_t i = begin; i < end; i++) {
+    size_t n = entries(d, column, value, i, d->log->arm[i]);
+    s->moved[i] = 0;
+    for (unsigned k = 0; k < d->m->folds; k++) {
+      if (d->m->folds > 1 && d->fold[i] == k) continue;
+      double z = 0, along = 0;
+      for (size_t e = 0; e < n; e++) z += value[e] * d->theta[k * p + column[e]], along += value[e] * s->direction[k * p + column[e]];
+      s->moved[i] += along * (d->target[i] - (d->m->logistic ? sigmoid(z) : z));
+    }
+    if (d->m->weight != NULL) s->moved[i] *= d->m->weight[i];
+  }
+}
+
+ev_status ev_ope_fit_moved(double *moved, const ev_ope_fit *d, const ev_ope_matrix *policy, const double *weight) {
+  size_t p = d->n_parameters, folds = d->m->folds, threads = (size_t)ev_threads();
+  double *direction = ev_alloc(folds, p * sizeof *direction), *value = ev_alloc(threads, d->n_entries * sizeof *value), *buffer = ev_alloc(d->log->n_arms, sizeof *buffer);
+  size_t *column = ev_alloc(threads, d->n_entries * sizeof *column);
+  ev_status status = direction == NULL || value == NULL || buffer == NULL || column == NULL ? EV_ENOMEM : derivative(direction, d, policy, weight, buffer, column, value);
+  if (status == EV_OK) {
+    for (size_t k = 0; k < folds; k++) ev_spd_again_f64(d->factor + k * p * p, direction + k * p, p, 1);
+    moving s = {moved, d, direction, value, column};
+    ev_parallel_for(d->log->n, 1024, move, &s);
+    double mean = ope_mean(moved, d->log->n); /* the penalty's pull */
+    for (size_t i = 0; i < d->log->n; i++) moved[i] -= mean;
+  }
+  ev_free(direction);
+  ev_free(value);
+  ev_free(buffer);
+  ev_free(column);
   return status;
 }

@@ -148,9 +148,17 @@ typedef struct ev_ope_model {
   const double *weight; /* (n) of the rows, not negative, or NULL: all 1 */
   const double *target; /* (n) what is regressed instead of the log's reward, or NULL */
 } ev_ope_model;
-#define EV_OPE_PARAMETERS 4096
+#define EV_OPE_PARAMETERS 2048
 void ev_ope_model_defaults(ev_ope_model *m);
 ev_status ev_ope_regress(double *q, const ev_ope_log *log, const ev_ope_features *x, const ev_ope_model *m); /* q (n, n_arms). Threaded over folds; EV_EINTR */
+/* The same regression, kept: it can say how each row moved it. log, x and m's arrays are borrowed until it is freed. */
+typedef struct ev_ope_fit ev_ope_fit;
+ev_status ev_ope_fit_new(ev_ope_fit **out, const ev_ope_log *log, const ev_ope_features *x, const ev_ope_model *m);
+void ev_ope_fit_free(ev_ope_fit *f); /* NULL does nothing */
+const double *ev_ope_fit_q(const ev_ope_fit *f); /* (n, n_arms) */
+/* To first order, how much each row moved Σ_i Σ_b π(b | x_i) q̂(x_i, b), less Σ_i weight[i] q̂(x_i, a_i), through the regression: its
+ * influence, centred. Without it dm would seem surer than its model is. policy or weight may be NULL: 0. @param[out] moved (n) */
+ev_status ev_ope_fit_moved(double *moved, const ev_ope_fit *f, const ev_ope_matrix *policy, const double *weight);
 /* The weights under which regression makes DR's variance small: π² (1 − p) / p² of the arm shown. For a policy that picks one arm
  * that is the paper's criterion; for others its part that does not pair arms. */
 ev_status ev_ope_mrdr_weights(double *weight, const ev_ope_log *log, const ev_ope_matrix *policy);
@@ -161,11 +169,14 @@ typedef struct ev_ope_columns { /* what the estimators need of each row. Owned w
   double *q, *v;           /* (n), or both NULL: only ips, snips and clipped_ips are estimated */
   double *mrdr_q, *mrdr_v; /* (n), or both NULL: no mrdr */
   double q_low, q_high;    /* what q̂ and v lie between (both models) */
+  const ev_ope_fit *fit;   /* borrowed: what q came from, or NULL: q is taken as given */
+  double *moved;           /* (n) with a fit: ev_ope_fit_moved of the policy */
   double unsupported;      /* policy's mass on arms that the log never showed at that position, mean over the rows */
   uint32_t worst_arm, worst_position; /* where most of that lies; EV_NONE: nowhere */
 } ev_ope_columns;
 /* q, mrdr_q may be NULL. EV_EINVAL when a row of the policy is no distribution (sums to 1 within 1e-6), naming it. */
 ev_status ev_ope_reduce(ev_ope_columns *out, const ev_ope_log *log, const ev_ope_matrix *policy, const ev_ope_matrix *q, const ev_ope_matrix *mrdr_q);
+ev_status ev_ope_reduce_fit(ev_ope_columns *out, const ev_ope_log *log, const ev_ope_matrix *policy, const ev_ope_fit *fit, const ev_ope_matrix *mrdr_q); /* q is the fit's */
 void ev_ope_columns_free(ev_ope_columns *c);
 
 typedef enum ev_ope_kind {
@@ -186,9 +197,9 @@ void ev_ope_defaults(ev_ope_options *o);
 
 typedef struct ev_ope_estimate {
   double value;                         /* NaN, and all others: not estimated, for want of q̂ */
-  double standard_error;                /* of the mean; delta method for snips and sndr */
-  double low, high;                     /* percentile bootstrap over rows, q̂ and parameter as they are; n_bootstrap 0: value */
-  double bernstein_low, bernstein_high; /* empirical Bernstein (Maurer and Pontil 2009), of what the estimator estimates: its bias is not in it */
+  double standard_error;                /* of the mean; delta method for snips and sndr; with a fit, dm, switch_dr and dros count what a row did to q̂ */
+  double low, high;                     /* percentile bootstrap over rows, likewise; the parameter as it is; n_bootstrap 0: value */
+  double bernstein_low, bernstein_high; /* empirical Bernstein (Maurer and Pontil 2009), of what the estimator estimates with this q̂: its bias is not in it */
   double parameter;                     /* c, τ or λ that was used; NaN: it has none. Infinite: none is needed */
   double changed;                       /* share of the rows whose weight it changed */
 } ev_ope_estimate;
@@ -208,7 +219,8 @@ typedef struct ev_ope_result {
 /* Threaded over resamples, the same bits for any number of threads. EV_EINVAL: no support, no rows, a reward out of range. */
 ev_status ev_ope_measure(ev_ope_result *out, const ev_ope_columns *c, const ev_ope_options *o);
 ev_status ev_ope_evaluate(ev_ope_result *out, const ev_ope_log *log, const ev_ope_matrix *policy, const ev_ope_matrix *q, const ev_ope_matrix *mrdr_q,
-                          const ev_ope_options *o); /* reduce and measure */
+                          const ev_ope_options *o); /* reduce and measure, q as given */
+ev_status ev_ope_evaluate_fit(ev_ope_result *out, const ev_ope_log *log, const ev_ope_matrix *policy, const ev_ope_fit *fit, const ev_ope_matrix *mrdr_q, const ev_ope_options *o);
 
 /* SLOPE over estimates in order of growing bias and, as a rule, shrinking width: the last whose interval value ± 2 width meets all
  * those before it. n > 0. */

@@ -265,6 +265,7 @@ typedef struct lmatrix {
   const ev_bandit_log *log;              /* anchored */
   const ev_bandit_probabilities *sparse; /* the log's */
   double *marginal;                      /* (rows) of the arms logged, owned, or NULL */
+  ev_ope_fit *fit;                       /* owned; whose predictions these are, or NULL */
 } lmatrix;
 
 static lmatrix *push_matrix(lua_State *L, int log_arg, size_t own_rows, bool by_position) { /* own_rows 0: sparse */
@@ -292,7 +293,9 @@ static int matrix_close(lua_State *L) {
   lmatrix *m = luaL_checkudata(L, 1, EV_OPE_MATRIX);
   ev_free(m->at);
   ev_free(m->marginal);
+  ev_ope_fit_free(m->fit);
   m->at = m->marginal = NULL;
+  m->fit = NULL;
   m->log = NULL;
   m->rows = 0;
   return 0;
@@ -300,6 +303,10 @@ static int matrix_close(lua_State *L) {
 
 static void fill_row(void *ctx, double *out, size_t row) {
   const lmatrix *m = ctx;
+  if (m->fit != NULL) {
+    memcpy(out, ev_ope_fit_q(m->fit) + row * m->n_arms, m->n_arms * sizeof *out);
+    return;
+  }
   if (m->at != NULL) {
     size_t from = m->by_position ? (m->log->position != NULL ? m->log->position[row] : 0) : row;
     memcpy(out, m->at + from * m->n_arms, m->n_arms * sizeof *out);
@@ -311,6 +318,7 @@ static void fill_row(void *ctx, double *out, size_t row) {
 
 static ev_ope_matrix view(lmatrix *m) {
   bool dense = m->at != NULL && !m->by_position;
+  if (m->fit != NULL) return (ev_ope_matrix){.at = ev_ope_fit_q(m->fit)};
   return (ev_ope_matrix){.at = dense ? m->at : NULL, .fn = fill_row, .ctx = m};
 }
 
@@ -322,7 +330,7 @@ static int log_matrix(lua_State *L) { /* log:matrix() → zeros, to be set row b
 
 static int matrix_set(lua_State *L) { /* matrix:set(row, place, { p, … }[, marginal of the arm logged]) */
   lmatrix *m = luaL_checkudata(L, 1, EV_OPE_MATRIX);
-  if (m->at == NULL || m->by_position) return luaL_error(L, "this matrix cannot be set");
+  if (m->at == NULL || m->by_position || m->fit != NULL) return luaL_error(L, "this matrix cannot be set");
   size_t row = (size_t)ev_lua_integer(L, 2, 0, (int64_t)m->log->n - 1), l = (size_t)ev_lua_integer(L, 3, 0, (int64_t)m->log->length - 1);
   luaL_checktype(L, 4, LUA_TTABLE);
   size_t n = lua_objlen(L, 4), at = row * m->log->length + l;
@@ -429,9 +437,10 @@ static int log_regress(lua_State *L) { /* log:regress(options) → q̂ */
   ev_ope_model o;
   model_options(L, 2, &o);
   if (log->slates) return luaL_error(L, "slates are regressed by measure_slates");
+  if (log->n > DENSE_MAX / log->n_arms) return ev_lua_fail(L, ev_fail(EV_ELIMIT, "%zu rows of %zu arms: more than %zu predictions; --model none does without", log->n, log->n_arms, DENSE_MAX));
   ev_ope_log rows = ev_bandit_log_rows(log);
-  lmatrix *m = push_matrix(L, 1, log->n, false);
-  EV_CHECK(L, ev_ope_regress(m->at, &rows, &log->features, &o));
+  lmatrix *m = push_matrix(L, 1, 0, false);
+  EV_CHECK(L, ev_ope_fit_new(&m->fit, &rows, &log->features, &o));
   return 1;
 }
 
@@ -509,7 +518,8 @@ static int log_measure(lua_State *L) { /* log:measure(policy, q | nil, mrdr_q | 
   if (q != NULL) of_q = view(q);
   if (mrdr != NULL) of_mrdr = view(mrdr);
   ev_ope_result r;
-  EV_CHECK(L, ev_ope_evaluate(&r, &rows, &p, q != NULL ? &of_q : NULL, mrdr != NULL ? &of_mrdr : NULL, &o));
+  if (q != NULL && q->fit != NULL) EV_CHECK(L, ev_ope_evaluate_fit(&r, &rows, &p, q->fit, mrdr != NULL ? &of_mrdr : NULL, &o));
+  else EV_CHECK(L, ev_ope_evaluate(&r, &rows, &p, q != NULL ? &of_q : NULL, mrdr != NULL ? &of_mrdr : NULL, &o));
   push_estimates(L, r.at, EV_OPE_KINDS, single_name);
   push_weights(L, &r.weights);
   return 2;

@@ -48,7 +48,7 @@ def test_open_bandit_dataset_both_ways_as_numpy_has_it():
                 q = reference.cross_fit(x, logistic=model == "logistic")
                 mrdr = reference.cross_fit(x, reference.mrdr_weights(x, pi))
                 resamples = 40 if model == "ridge" else 0
-                expected = reference.estimates(x, pi, q, mrdr, resamples=resamples)
+                expected = reference.estimates(x, pi, q, mrdr, resamples=resamples, moves=reference.Moves(x, logistic=model == "logistic"))
                 result = home.json("ope", log, "--policy", policy, "--model", model, "--bootstrap", str(resamples))
                 compare(result, expected, reference.weights(x, pi))
                 assert result["on_policy"]["value"] == logs[policy].reward.mean()
@@ -165,7 +165,7 @@ def test_a_policy_that_comes_with_the_log_real_rewards_and_a_crossed_model():
         log = home.file("log.jsonl", x.text())
         q = reference.cross_fit(x, crossed=True, penalty=2.0, folds=3, seed=9)
         mrdr = reference.cross_fit(x, reference.mrdr_weights(x, x.policy), crossed=True, penalty=2.0, folds=3, seed=9)
-        expected = reference.estimates(x, x.policy, q, mrdr, resamples=50, seed=9, confidence=0.9, reward=(-6, 6))
+        expected = reference.estimates(x, x.policy, q, mrdr, resamples=50, seed=9, confidence=0.9, reward=(-6, 6), moves=reference.Moves(x, crossed=True, penalty=2.0, folds=3, seed=9))
         result = home.json("ope", log, "--policy", "evaluated", "--crossed", "--penalty", "2", "--folds", "3", "--seed", "9", "--bootstrap", "50", "--confidence", "0.9", "--reward-range", "-6,6")
         assert result["model"] == "ridge"
         compare(result, expected, reference.weights(x, x.policy))

@@ -172,6 +172,35 @@ def cross_fit(log, weight=None, logistic=False, penalty=1.0, folds=5, seed=1, cr
     return q
 
 
+class Moves:
+    """To first order, what each row did through the regression to Σ_i (Σ_b u(i, b) q̂(i, b)): by the explicit formula
+    Σ_k c_k H_k⁻¹ φ_i (y_i − ŷ_i), c_k the derivative of fold k's part by the parameters that were fitted without it."""
+
+    def __init__(self, log, logistic=False, penalty=1.0, folds=5, seed=1, crossed=False):
+        self.log, self.logistic, self.folds = log, logistic, folds
+        design, self.fold, self.parts = Design(log, crossed), folds_of(log.n, folds, seed), []
+        for k in range(folds):
+            learn, out = np.flatnonzero(self.fold != k), np.flatnonzero(self.fold == k)
+            x = design.rows(learn, log.arm[learn])
+            theta = fit(x, log.reward[learn], np.ones(len(learn)), penalty, logistic)
+            ridge = penalty * np.eye(x.shape[1])
+            ridge[0, 0] = 0
+            p = 1 / (1 + np.exp(-x @ theta)) if logistic else x @ theta
+            h = x.T @ ((p * (1 - p) if logistic else np.ones(len(p)))[:, None] * x) + ridge
+            per_arm = []
+            for a in range(log.arms):
+                xa = design.rows(out, np.full(len(out), a))
+                pa = 1 / (1 + np.exp(-xa @ theta))
+                per_arm.append(xa * (pa * (1 - pa))[:, None] if logistic else xa)
+            self.parts.append((learn, out, x * (log.reward[learn] - p)[:, None], h, np.stack(per_arm)))
+
+    def of(self, u):
+        moved = np.zeros(self.log.n)
+        for learn, out, scores, h, per_arm in self.parts:
+            moved[learn] += scores @ np.linalg.solve(h, np.einsum("ja,ajp->p", u[out], per_arm))
+        return moved - moved.mean()
+
+
 def mrdr_weights(log, policy):
     p, chosen = log.propensity, policy[np.arange(log.n), log.arm]
     weight = chosen ** 2 * (1 - p) / p ** 2
@@ -207,11 +236,11 @@ def ladder(kind, top, points=25):
     return grid + ([0.0] if kind != "clipped_ips" else [])
 
 
-def slope(kind, w, r, q, v):
+def slope(kind, w, r, q, v, moved=lambda kind, parameter: 0):
     """Su, Srinath, Krishnamurthy 2020: the last candidate whose interval meets all those before it."""
     low, high, chosen = -np.inf, np.inf, None
     for parameter in ladder(kind, w.max()):
-        x = terms(kind, w, r, q, v, parameter)
+        x = terms(kind, w, r, q, v, parameter) + moved(kind, parameter)
         width = 2 * 1.959963984540054 * x.std(ddof=1) / np.sqrt(len(x))
         low, high = max(low, x.mean() - width), min(high, x.mean() + width)
         if low > high:
@@ -245,7 +274,7 @@ def ratio_bernstein(w, x, top, low, high, confidence=0.95):
     return out
 
 
-def estimates(log, policy, q=None, mrdr_q=None, resamples=0, seed=1, confidence=0.95, reward=None):
+def estimates(log, policy, q=None, mrdr_q=None, resamples=0, seed=1, confidence=0.95, reward=None, moves=None):
     """{ estimator: { value, low, high, bernstein_low, bernstein_high, standard_error, parameter } } as the papers have them."""
     rows, r = np.arange(log.n), log.reward
     w = policy[rows, log.arm] / log.propensity
@@ -255,6 +284,15 @@ def estimates(log, policy, q=None, mrdr_q=None, resamples=0, seed=1, confidence=
     if q is not None:
         ql, qh = min(q.min(), mrdr_q.min()), max(q.max(), mrdr_q.max())
     drawn = draws(log.n, resamples, seed) if resamples else None
+
+    def moved(kind, parameter=None):
+        """The spread that dm, switch_dr and dros owe to q̂; the others' is of second order."""
+        if moves is None or not (kind == "dm" or (kind in ("switch_dr", "dros") and np.isfinite(parameter))):
+            return 0
+        u = policy.copy()
+        if kind != "dm":
+            u[rows, log.arm] -= changed(kind, w, parameter)
+        return moves.of(u)
 
     def interval(of):
         if drawn is None:
@@ -280,9 +318,10 @@ def estimates(log, policy, q=None, mrdr_q=None, resamples=0, seed=1, confidence=
             e["bernstein_low"], e["bernstein_high"] = a, b
             both = interval(lambda i, base=base, x=x: base[i].mean() + (w[i] * x[i]).sum() / w[i].sum())
         else:
-            parameter = slope(kind, w, r, qa, v) if kind in ("clipped_ips", "switch_dr", "dros") else None
+            parameter = slope(kind, w, r, qa, v, moved) if kind in ("clipped_ips", "switch_dr", "dros") else None
             x = terms(kind, w, r, qa, v, np.inf if parameter is None else parameter)
-            e["value"], e["standard_error"] = x.mean(), x.std(ddof=1) / np.sqrt(log.n)
+            y = x + moved(kind, parameter)
+            e["value"], e["standard_error"] = x.mean(), y.std(ddof=1) / np.sqrt(log.n)
             if parameter is not None:
                 e["parameter"] = parameter
             most = top
@@ -296,7 +335,7 @@ def estimates(log, policy, q=None, mrdr_q=None, resamples=0, seed=1, confidence=
             else:
                 span = qh - ql + most * (max(rh - ql, 0) - min(rl - qh, 0))
             e["bernstein_low"], e["bernstein_high"] = bernstein(x, span, confidence)
-            both = interval(lambda i, x=x: x[i].mean())
+            both = interval(lambda i, y=y: y[i].mean())
         e["low"], e["high"] = both if both is not None else (e["value"], e["value"])
     return out
 
