@@ -126,6 +126,19 @@ static void the_same_bits_from_memory_from_functions_and_for_any_number_of_threa
   assert_memory_equal(q, again, w->n * ARMS * sizeof *q);
   assert_memory_equal(&a, &b, sizeof a);
   assert_true(a.at[EV_OPE_DR].value == a.at[EV_OPE_MRDR].value); /* given the same model */
+  ev_ope_fit *f;
+  ev_ope_result given = a;
+  for (int threads = 1; threads <= 3; threads += 2) {
+    ev_threads_set(threads);
+    assert_int_equal(ev_ope_fit_new(&f, &w->log, &x, &m), EV_OK);
+    assert_memory_equal(ev_ope_fit_q(f), q, w->n * ARMS * sizeof *q);
+    assert_int_equal(ev_ope_evaluate_fit(threads == 1 ? &a : &b, &w->log, &policy, f, NULL, &o), EV_OK);
+    ev_ope_fit_free(f);
+  }
+  ev_threads_set(0);
+  assert_memory_equal(&a, &b, sizeof a);
+  assert_true(fabs(a.at[EV_OPE_DM].value - given.at[EV_OPE_DM].value) < 1e-12 && a.at[EV_OPE_DM].standard_error > given.at[EV_OPE_DM].standard_error);
+  assert_true(a.at[EV_OPE_DR].low == given.at[EV_OPE_DR].low && a.at[EV_OPE_SNDR].high == given.at[EV_OPE_SNDR].high);
   assert_int_equal(ev_ope_mrdr_weights(weight, &w->log, &called), EV_OK);
   double mean = 0;
   for (size_t i = 0; i < w->n; i++) mean += weight[i] / (double)w->n;
@@ -159,6 +172,49 @@ static void a_crossed_regression_finds_the_means_and_keeps_a_fold_out(void **sta
       }
       if (fabs(q[i * ARMS + a] - sum / n) > 1e-5) fail_msg("row %zu, arm %u: %g, the mean is %g", i, a, q[i * ARMS + a], sum / n);
     }
+}
+
+/* What a row did to Σ π q̂ − Σ weight q̂ is what changes when it counts a little more: two regressions apart. */
+static void rows_move_a_fit_as_refitting_says(void **state) {
+  (void)state;
+  world *w = the();
+  make(w, 4, true);
+  static double moved[MOST], weight[MOST], counts[MOST], q[2][MOST * ARMS];
+  ev_ope_features x = {.n_context = 2, .context = w->features};
+  ev_ope_matrix policy = {.at = w->policy};
+  ev_ope_model m;
+  ev_ope_fit *f;
+  ev_ope_model_defaults(&m);
+  m.folds = 3;
+  m.penalty = 0.5;
+  m.weight = counts;
+  for (size_t i = 0; i < w->n; i++) weight[i] = (double)(i % 5) / 4, counts[i] = 1 + (double)(i % 2);
+  for (int logistic = 0; logistic < 2; logistic++) {
+    m.logistic = logistic;
+    for (size_t i = 0; i < w->n && logistic; i++) w->reward[i] = w->reward[i] > 0.5;
+    assert_int_equal(ev_ope_fit_new(&f, &w->log, &x, &m), EV_OK);
+    assert_int_equal(ev_ope_fit_moved(moved, f, &policy, weight), EV_OK);
+    double mean_slope = 0;
+    static double all[MOST];
+    for (size_t i = 0; i < w->n; i++) {
+      double sum[2], at = counts[i], step = 1e-3;
+      for (int side = 0; side < 2; side++) {
+        counts[i] = at + (side == 0 ? step : -step);
+        assert_int_equal(ev_ope_regress(q[side], &w->log, &x, &m), EV_OK);
+        sum[side] = 0;
+        for (size_t j = 0; j < w->n; j++) {
+          for (size_t a = 0; a < ARMS; a++) sum[side] += w->policy[j * ARMS + a] * q[side][j * ARMS + a];
+          sum[side] -= weight[j] * q[side][j * ARMS + w->arm[j]];
+        }
+      }
+      counts[i] = at;
+      all[i] = at * (sum[0] - sum[1]) / (2 * step); /* a row that counts twice moved it twice as far */
+      mean_slope += all[i] / (double)w->n;
+    }
+    for (size_t i = 0; i < w->n; i++)
+      if (fabs(moved[i] - (all[i] - mean_slope)) > 1e-4) fail_msg("row %zu moved it by %g, refitting says %g", i, moved[i], all[i] - mean_slope);
+    ev_ope_fit_free(f);
+  }
 }
 
 static void slope_takes_the_last_that_meets_all_before_it(void **state) {
@@ -369,6 +425,9 @@ static void no_allocation_that_fails_is_lost(void **state) {
   ev_threads_set(1); /* faults are the thread's own */
   ASSERT_SURVIVES_FAULTS(ev_ope_evaluate(&r, &w->log, &policy, &of_q, &of_q, &o), (void)0);
   ASSERT_SURVIVES_FAULTS(ev_ope_regress(q, &w->log, NULL, &m), (void)0);
+  ev_ope_fit *f;
+  ASSERT_SURVIVES_FAULTS(ev_ope_fit_new(&f, &w->log, NULL, &m), (void)0);
+  ASSERT_SURVIVES_FAULTS(ev_ope_evaluate_fit(&r, &w->log, &policy, f, &of_q, &o), ev_ope_fit_free(f));
   ASSERT_SURVIVES_FAULTS(ev_ope_slate_measure(&sr, &s, &o), (void)0);
   ASSERT_SURVIVES_FAULTS(ev_ope_slate_regress(q2, v, &s, t.all, NULL, &m), (void)0);
   ev_threads_set(0);
@@ -380,6 +439,7 @@ int main(void) {
       cmocka_unit_test(parameters_lead_from_one_estimator_to_another),
       cmocka_unit_test(the_same_bits_from_memory_from_functions_and_for_any_number_of_threads),
       cmocka_unit_test(a_crossed_regression_finds_the_means_and_keeps_a_fold_out),
+      cmocka_unit_test(rows_move_a_fit_as_refitting_says),
       cmocka_unit_test(slope_takes_the_last_that_meets_all_before_it),
       cmocka_unit_test(bernstein_is_the_theorem_s),
       cmocka_unit_test(what_is_wrong_is_refused_with_its_row),
