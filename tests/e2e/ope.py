@@ -255,6 +255,10 @@ def test_no_estimate_without_support_and_none_from_a_policy_that_is_no_distribut
         says(home.file("loads.lua", "return require 'ffi'"), "loads.lua")
         says(home.file("bad.yaml", "probabilties: { '0': 1 }\n"), "bad.yaml:1", "probabilties")
         says("nosuch", "no bandit log 'nosuch'")
+        for option, value in (("folds", "0"), ("penalty", "0"), ("clip", "0"), ("switch", "-1"), ("shrink", "-1"), ("max-weight", "0"), ("confidence", "1"), ("bootstrap", "-1"),
+                              ("max-unsupported", "2"), ("seed", "-1"), ("model", "magic"), ("reward-range", "1,0"), ("reward-range", "nan,1")):
+            done = home.run("ope", log, "--policy", "uniform", f"--{option}={value}", code=2)
+            assert option in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
         done = home.run("ope", log, "--policy", home.file("loop.lua", "return function() while true do end end"), "--timeout", "0.5", code=3)
         assert "--timeout" in done.stderr, done.stderr
         wrong = "".join(json.dumps({"arm": i % 4, "reward": i % 3, "propensity": 0.1}) + "\n" for i in range(400))  # it was 0.25
