@@ -402,6 +402,8 @@ static void estimate(work *k, ev_ope_estimate *e, ev_ope_kind kind, const double
     double variance = ope_variance(k->column, c->n), half = ev_ope_bernstein(variance, range_of(k, kind, p), c->n, k->o.confidence);
     for (size_t i = 0; i < c->n; i++) k->column[i] = k->rows[i * N_TERMS + (size_t)term_of[kind]];
     e->standard_error = sqrt(ope_variance(k->column, c->n) / (double)c->n);
+    /* With a fit, what is nothing but its model has no such bound: given q̂, it would only say how contexts vary. */
+    if (c->fit != NULL && (kind == EV_OPE_DM || p == 0)) half = NAN;
     e->bernstein_low = e->value - half;
     e->bernstein_high = e->value + half;
   }

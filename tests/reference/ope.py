@@ -337,7 +337,8 @@ def estimates(log, policy, q=None, mrdr_q=None, resamples=0, seed=1, confidence=
                 span = most * (max(rh, 0) - min(rl, 0))
             else:
                 span = qh - ql + most * (max(rh - ql, 0) - min(rl - qh, 0))
-            e["bernstein_low"], e["bernstein_high"] = bernstein(x, span, confidence)
+            if moves is None or (kind != "dm" and parameter != 0):
+                e["bernstein_low"], e["bernstein_high"] = bernstein(x, span, confidence)
             both = interval(lambda i, y=y: y[i].mean())
         e["low"], e["high"] = both if both is not None else (e["value"], e["value"])
     return out
