@@ -158,7 +158,7 @@ static ev_status estimate(work *k, ev_ope_estimate *e, const double *m, ev_ope_s
   else
     for (size_t i = 0; i < s->n; i++) k->column[i] = k->rows[i * k->n_terms + (size_t)term[kind]];
   double variance = ope_variance(k->column, s->n);
-  e->standard_error = sqrt(variance / (double)s->n);
+  EV_TRY(ope_standard_error(&e->standard_error, k->column, s->n, &k->o));
   e->bernstein_low = e->bernstein_high = NAN; /* places share rows: no such bound of a sum of ratios */
   if (!self_normalised(kind)) {
     double half = ev_ope_bernstein(variance, range_of(k, kind), s->n, k->o.confidence);
@@ -213,7 +213,7 @@ static ev_status measure(ev_ope_slate_result *out, work *k, double *compact) {
     for (size_t i = 0; i < s->n; i++) means[t] += k->rows[i * k->n_terms + t];
     means[t] /= (double)s->n;
   }
-  if (k->o.n_bootstrap > 0) EV_TRY(ope_bootstrap(k->resampled, k->rows, s->n, k->n_terms, k->o.n_bootstrap, k->o.seed));
+  if (k->o.n_bootstrap > 0) EV_TRY(ope_bootstrap(k->resampled, k->rows, s->n, k->n_terms, &k->o));
   for (int e = 0; e < EV_OPE_SLATE_KINDS; e++) {
     if (e == EV_OPE_CASCADE_DR && s->q == NULL) out->at[e] = (ev_ope_estimate){NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN};
     else EV_TRY(estimate(k, &out->at[e], means, e));
@@ -224,6 +224,7 @@ static ev_status measure(ev_ope_slate_result *out, work *k, double *compact) {
 ev_status ev_ope_slate_measure(ev_ope_slate_result *out, const ev_ope_slates *s, const ev_ope_options *o) {
   *out = (ev_ope_slate_result){0};
   EV_TRY(check(s));
+  EV_TRY(ope_check_clusters(o, s->n));
   work k = {.s = s, .o = *o, .n_terms = N_FIXED + s->length * N_PLACE};
   double *compact = ev_alloc(s->n, s->length * sizeof *compact);
   k.prefix = ev_alloc(s->n, s->length * sizeof *k.prefix);

@@ -476,6 +476,7 @@ static void measure_options(lua_State *L, int arg, const ev_bandit_log *log, ev_
   o->n_bootstrap = (unsigned)ev_lua_field_number(L, arg, "bootstrap", o->n_bootstrap, 0, 1000000);
   o->max_unsupported = ev_lua_field_number(L, arg, "max_unsupported", o->max_unsupported, 0, 1);
   o->seed = (uint64_t)ev_lua_field_number(L, arg, "seed", 1, 0, 9007199254740992.0);
+  if (log->user != NULL && log->n_users > 1 && log->n_users < log->n) o->cluster = log->user, o->n_clusters = log->n_users;
 }
 
 static void push_estimates(lua_State *L, const ev_ope_estimate *at, size_t n, const char *(*name)(size_t)) {
