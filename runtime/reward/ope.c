@@ -266,7 +266,8 @@ static double ratio_reach(double a, double b, double d, double mean_weight, doub
   return root > c / mean_weight ? root : c / mean_weight;
 }
 
-void ope_ratio_bernstein(double *low, double *high, const double *w, const double *x, size_t n, double max_weight, double x_low, double x_high, double confidence) {
+void ope_ratio_bernstein(double *low, double *high, const double *w, const double *x, size_t n, double max_weight, double x_low, double x_high,
+                         double confidence) {
   double sw = 0, swx = 0;
   for (size_t i = 0; i < n; i++) sw += w[i], swx += w[i] * x[i];
   double ratio = swx / sw, mean = sw / (double)n, a = 0, b = 0, d = 0;
@@ -466,7 +467,8 @@ static bool has(const ev_ope_columns *c, ev_ope_kind kind) {
 }
 
 static ev_status measure(ev_ope_result *out, work *k) {
-  static const ev_ope_kind term_kind[N_TERMS] = {EV_OPE_DM, EV_OPE_IPS, 0, EV_OPE_CLIPPED_IPS, EV_OPE_DR, 0, EV_OPE_SWITCH_DR, EV_OPE_DROS, EV_OPE_MRDR, EV_OPE_DM};
+  static const ev_ope_kind term_kind[N_TERMS] = {EV_OPE_DM, EV_OPE_IPS, 0, EV_OPE_CLIPPED_IPS, EV_OPE_DR, 0, EV_OPE_SWITCH_DR, EV_OPE_DROS,
+      EV_OPE_MRDR, EV_OPE_DM};
   const ev_ope_columns *c = k->c;
   double means[N_TERMS] = {0};
   const double given[EV_OPE_KINDS] = {[EV_OPE_CLIPPED_IPS] = k->o.clip, [EV_OPE_SWITCH_DR] = k->o.switch_at, [EV_OPE_DROS] = k->o.shrink};
@@ -534,7 +536,8 @@ ev_status ev_ope_evaluate(ev_ope_result *out, const ev_ope_log *log, const ev_op
   return status;
 }
 
-ev_status ev_ope_evaluate_fit(ev_ope_result *out, const ev_ope_log *log, const ev_ope_matrix *policy, const ev_ope_fit *fit, const ev_ope_matrix *mrdr_q, const ev_ope_options *o) {
+ev_status ev_ope_evaluate_fit(ev_ope_result *out, const ev_ope_log *log, const ev_ope_matrix *policy, const ev_ope_fit *fit,
+                              const ev_ope_matrix *mrdr_q, const ev_ope_options *o) {
   ev_ope_columns c;
   EV_TRY(ev_ope_reduce_fit(&c, log, policy, fit, mrdr_q));
   ev_status status = ev_ope_measure(out, &c, o);
