@@ -49,6 +49,11 @@ def test_open_bandit_dataset_both_ways_as_numpy_has_it():
             expected = reference.estimates(x, pi, q, mrdr, resamples=resamples, moves=reference.Moves(x, logistic=model == "logistic"))
             result = home.json("ope", log, "--policy", policy, "--model", model, "--bootstrap", str(resamples))
             compare(result, expected, reference.weights(x, pi))
+            fixed = {"clipped_ips": 3.5, "switch_dr": 2.5, "dros": 7.0}
+            expected = reference.estimates(x, pi, q, mrdr, moves=reference.Moves(x, logistic=model == "logistic"), fixed=fixed)
+            chosen, result = result, home.json("ope", log, "--policy", policy, "--model", model, "--bootstrap", "0", "--clip", "3.5", "--switch", "2.5", "--shrink", "7")
+            compare(result, expected, {})
+            assert all(result["metrics"][kind]["value"] != chosen["metrics"][kind]["value"] for kind in fixed)
             assert ("bernstein_low" in result["metrics"]["dr"]) and "bernstein_low" not in result["metrics"]["dm"]
             assert result["on_policy"]["value"] == logs[policy].reward.mean()
             for kind, e in result["metrics"].items():

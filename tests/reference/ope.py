@@ -287,7 +287,7 @@ def clusters(cluster):
     return members, error
 
 
-def estimates(log, policy, q=None, mrdr_q=None, resamples=0, seed=1, confidence=0.95, reward=None, moves=None, cluster=None):
+def estimates(log, policy, q=None, mrdr_q=None, resamples=0, seed=1, confidence=0.95, reward=None, moves=None, cluster=None, fixed=None):
     """{ estimator: { value, low, high, bernstein_low, bernstein_high, standard_error, parameter } } as the papers have them."""
     rows, r = np.arange(log.n), log.reward
     w = policy[rows, log.arm] / log.propensity
@@ -334,7 +334,9 @@ def estimates(log, policy, q=None, mrdr_q=None, resamples=0, seed=1, confidence=
             e["bernstein_low"], e["bernstein_high"] = a, b
             both = interval(lambda i, base=base, x=x: base[i].mean() + (w[i] * x[i]).sum() / w[i].sum())
         else:
-            parameter = slope(kind, w, r, qa, v, moved, error) if kind in ("clipped_ips", "switch_dr", "dros") else None
+            parameter = None
+            if kind in ("clipped_ips", "switch_dr", "dros"):
+                parameter = fixed[kind] if fixed else slope(kind, w, r, qa, v, moved, error)
             x = terms(kind, w, r, qa, v, np.inf if parameter is None else parameter)
             y = x + moved(kind, parameter)
             e["value"], e["standard_error"] = x.mean(), error(np.broadcast_to(y, (log.n,)))
