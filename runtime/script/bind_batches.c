@@ -144,8 +144,8 @@ static size_t names(lua_State *L, const char *key, const char *out[EV_NAMES_MAX]
 }
 
 /* net:rows(data, { size = 2048, negatives_per_positive = 0 (all), use_features = true, user_columns =, item_columns =,
- * use_ids = "clicks" | "always" | "never", seed = }) → batches of
- * the candidates that an agent of role rank learns from */
+ * use_ids = "clicks" | "always" | "never", held = 0, held_by = "rows" | "slates", seed = }) → batches of the candidates that an
+ * agent of role rank learns from */
 static int net_rows(lua_State *L) {
   lua_settop(L, 3);
   ev_lnet *net = ev_lua_net(L, 1);
@@ -154,7 +154,7 @@ static int net_rows(lua_State *L) {
   char name[24];
   ev_batch_options o;
   ev_fields *fields;
-  ev_lua_only(L, 3, "size negatives_per_positive use_features user_columns item_columns use_ids seed");
+  ev_lua_only(L, 3, "size negatives_per_positive use_features user_columns item_columns use_ids held held_by seed");
   if (d->rows == NULL) return luaL_error(L, "only an agent of role rank has rows to learn from");
   const ev_snapshot *s = d->view->snapshot;
   ev_fields_options f = {user, item, names(L, "user_columns", user), names(L, "item_columns", item), ev_lua_use_ids(L, 3, d->rows)};
@@ -164,6 +164,10 @@ static int net_rows(lua_State *L) {
   }
   lbatches *h = new_batches(L, net, 2, name, &o);
   o.negatives_per_positive = ev_lua_field_number(L, 3, "negatives_per_positive", 0, 0, 1e6);
+  o.held = ev_lua_field_number(L, 3, "held", 0, 0, 0.9);
+  const char *by = ev_lua_field_string(L, 3, "held_by", "rows");
+  if (strcmp(by, "rows") != 0 && strcmp(by, "slates") != 0) return luaL_error(L, "held_by: '%s' is none of rows, slates", by);
+  o.held_groups = strcmp(by, "slates") == 0;
   EV_CHECK(L, ev_fields_fit(&fields, s, d->rows, &f));
   return made(L, h, net, ev_rows_new(&h->batches, net->graph, d->view, d->rows, fields, &o));
 }
@@ -204,6 +208,20 @@ static int batches_fill(lua_State *L) { /* b:fill(step) → rows */
   h->net->n_changes++;
   EV_CHECK(L, ev_batches_fill(h->batches, (uint64_t)ev_lua_integer(L, 2, 0, STEP_MAX), &n));
   lua_pushnumber(L, (double)n);
+  return 1;
+}
+
+static int batches_fill_held(lua_State *L) { /* b:fill_held(first) → rows: of those that no epoch has, from number `first` (from 0) on */
+  lbatches *h = check_batches(L, 1);
+  size_t n;
+  h->net->n_changes++;
+  EV_CHECK(L, ev_batches_fill_held(h->batches, (size_t)ev_lua_integer(L, 2, 0, STEP_MAX), &n));
+  lua_pushnumber(L, (double)n);
+  return 1;
+}
+
+static int batches_held(lua_State *L) { /* b:held() → rows that no epoch has */
+  lua_pushnumber(L, (double)ev_batches_held(check_batches(L, 1)->batches));
   return 1;
 }
 
@@ -254,7 +272,7 @@ static int batches_fields(lua_State *L) {
 }
 
 static int batches_index(lua_State *L) { /* b.WORD → the input; b:fill … */
-  static const luaL_Reg methods[] = {{"fill", batches_fill}, {"per_epoch", batches_per_epoch}, {"rows", batches_rows},
+  static const luaL_Reg methods[] = {{"fill", batches_fill}, {"per_epoch", batches_per_epoch}, {"rows", batches_rows}, {"held", batches_held}, {"fill_held", batches_fill_held},
                                     {"fields", batches_fields}, {"n_features", batches_n_features}, {NULL, NULL}};
   lbatches *h = check_batches(L, 1);
   const char *word = luaL_checkstring(L, 2);

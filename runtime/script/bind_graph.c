@@ -253,23 +253,24 @@ static ev_shape take_shape(lua_State *L, int arg, ev_lnet *net) {
   return s;
 }
 
-static int net_parameter(lua_State *L) { /* net:parameter(name, shape, { init =, scale =, decay = }) */
+static int net_parameter(lua_State *L) { /* net:parameter(name, shape, { init =, scale =, decay =, rate = }) */
   static const char *const names[] = {"zeros", "ones", "normal", "uniform", "xavier", NULL};
   static const ev_init inits[] = {EV_INIT_ZEROS, EV_INIT_ONES, EV_INIT_NORMAL, EV_INIT_UNIFORM, EV_INIT_XAVIER};
   lua_settop(L, 4);
   ev_lnet *net = ev_lua_net(L, 1);
   const char *name = luaL_checkstring(L, 2);
   ev_shape shape = take_shape(L, 3, net);
-  ev_lua_only(L, 4, "init scale decay");
+  ev_lua_only(L, 4, "init scale decay rate");
   const char *word = ev_lua_field_string(L, 4, "init", shape.rank < 2 ? "zeros" : "xavier");
   int which = 0;
   while (names[which] != NULL && strcmp(names[which], word) != 0) which++;
   if (names[which] == NULL) return luaL_error(L, "init: '%s' is none of zeros, ones, normal, uniform, xavier", word);
   float scale = (float)ev_lua_field_number(L, 4, "scale", inits[which] == EV_INIT_XAVIER ? 1 : 0.1, 0, 1e6);
-  float decay = (float)ev_lua_field_number(L, 4, "decay", 1, 0, 1e6);
+  float decay = (float)ev_lua_field_number(L, 4, "decay", 1, 0, 1e6), rate = (float)ev_lua_field_number(L, 4, "rate", 1, 0, 1e6);
   ev_tensor t;
   ev_lua_place(L, net->graph);
   EV_CHECK(L, ev_graph_parameter(net->graph, &t, name, &shape, inits[which], scale, decay));
+  EV_CHECK(L, ev_graph_parameter_rate(net->graph, t, rate));
   net->n_parameters++;
   double size = 1;
   for (unsigned i = 0; i < shape.rank; i++) size *= (double)shape.dim[i];
