@@ -13,11 +13,11 @@ return agent {
     dropout  = space.linear(0, 0.9, 0.5),
     field_dropout = space.linear(0, 0.9, 0.1), -- of a row's tokens: who and what is new is then nothing new
     l2       = space.log(1e-8, 10, 0.06),      -- of the vectors and weights of each row's features
-    own_l2   = space.log(0.01, 100, 1),        -- what it counts for a user's own
+    own_l2   = space.log(0.01, 100, 0.3),      -- what it counts for a user's own
     scale    = space.log(0.001, 1, 0.03),      -- of the vectors at the beginning
     rate     = space.log(1e-4, 1, 0.1),
     deep_rate = space.log(1e-4, 10, 0.03),     -- of the net, times that
-    epochs   = space.int(1, 100, 10),
+    epochs   = space.int(1, 100, 12),
     held     = space.linear(0, 0.5, 0),        -- a share of the rows is not learnt from, but ends the training when it is told no better
     held_by  = space.choice { "rows", "slates" }, -- single rows, or all that a slate (of clicks: a user) has: those who are new
     patience = space.int(1, 20, 2),
