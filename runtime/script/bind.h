@@ -153,6 +153,7 @@ void ev_bind_ledger(lua_State *L);
 void ev_bind_index(lua_State *L);
 void ev_bind_items(lua_State *L);
 void ev_bind_graph(lua_State *L);
+void ev_bind_tensor(lua_State *L);
 void ev_bind_train(lua_State *L);
 void ev_bind_batches(lua_State *L); /* after data, models and graphs: it gives them methods */
 

@@ -63,6 +63,7 @@ static int open_native(lua_State *L) {
   ev_bind_index(L);
   ev_bind_items(L);
   ev_bind_graph(L);
+  ev_bind_tensor(L);
   ev_bind_train(L);
   ev_bind_batches(L);
   lua_getfield(L, LUA_REGISTRYINDEX, "ev.host");
