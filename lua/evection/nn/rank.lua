@@ -22,7 +22,7 @@ return function(opts)
   if type(opts) ~= "table" or type(opts.knobs) ~= "table" or type(opts.logit) ~= "function" then
     error("rank { data =, knobs =, scheme =, logit = function(net, f) … end }", 2)
   end
-  local k, scheme = opts.knobs, opts.scheme or {}
+  local k = opts.knobs
   local net = native.net { data = opts.data }
   local b = net:rows(opts.data, {
     size = k.size, negatives_per_positive = k.negatives_per_positive, use_features = k.use_features, use_ids = k.use_ids, held = k.held, held_by = k.held_by,
@@ -32,7 +32,7 @@ return function(opts)
   local log_loss, l2 = losses.log_loss()(logit, b.label), object.number(k.l2 or 0, 0, 1e6, "rank: l2")
   local model = train.train {
     data = opts.data, net = net, batches = b, loss = l2 > 0 and log_loss + f.l2(k.own_l2) * l2 or log_loss, held_loss = log_loss,
-    optimiser = scheme.optimiser, schedule = scheme.schedule, epochs = k.epochs, patience = k.patience,
+    scheme = opts.scheme, epochs = k.epochs, patience = k.patience,
     model = function() return opts.data:network { logit = logit, batches = b } end,
   }
   return model -- no tail call: errors name the script's line by counting frames

@@ -20,7 +20,7 @@ local function check(opts)
   end
   if type(opts.model) ~= "function" then error("train: model is a function that makes one, such as function() return data:vectors { … } end", 3) end
   local known = { data = 1, net = 1, batches = 1, loss = 1, model = 1, optimiser = 1, schedule = 1, epochs = 1, held = 1, known = 1, metric = 1, patience = 1,
-    validate_every = 1, held_loss = 1 }
+    validate_every = 1, held_loss = 1, scheme = 1 }
   for name in pairs(opts) do
     if not known[name] then error(("train has no option '%s'"):format(tostring(name)), 3) end
   end
@@ -29,7 +29,7 @@ end
 local function new(opts)
   check(opts)
   local self = setmetatable({}, Training)
-  local b = opts.batches
+  local b, scheme = opts.batches, opts.scheme or {}
   self.data, self.batches, self.make = opts.data, b, opts.model
   self.held, self.known = opts.held, opts.known
   local word, cutoff = tostring(opts.metric or "ndcg@20"):match "^(%l+)@(%d+)$"
@@ -44,9 +44,9 @@ local function new(opts)
   self.epochs = object.number(opts.epochs or 20, 1, 1e6, "train: epochs", 4)
   self.patience = object.number(opts.patience or 5, 1, 1e6, "train: patience", 4)
   self.every = object.number(opts.validate_every or 1, 1, 1e6, "train: validate_every", 4)
-  local optimiser = opts.optimiser or optimisers.adam()
+  local optimiser = opts.optimiser or scheme.optimiser or optimisers.adam()
   if type(optimiser) ~= "table" or type(optimiser.rate) ~= "number" then error("train: the optimiser is none of nn.sgd, momentum, adagrad, adam, adamw", 3) end
-  self.rate, self.schedule = optimiser.rate, opts.schedule or schedules.constant()
+  self.rate, self.schedule = optimiser.rate, opts.schedule or scheme.schedule or schedules.constant()
   self.plan = opts.net:plan { loss = opts.loss }
   self.optimiser = self.plan:optimiser(optimiser.options)
   self.per_epoch = object.number(b:per_epoch(), 1, 2 ^ 40, "train: batches:per_epoch()", 4)
@@ -204,11 +204,12 @@ function Training:close_epoch()
   return last or (self.validates and at.bad >= self.patience)
 end
 
--- train { data, net, batches, loss, model = function() … end, optimiser = adam(), schedule = constant(), epochs = 20, held = nil,
+-- train { data, net, batches, loss, model = function() … end, scheme = {}, optimiser = adam(), schedule = constant(), epochs = 20, held = nil,
 -- known = nil, metric = "ndcg@20", held_loss = nil, patience = 5, validate_every = 1 } → model
 -- held: what every validate_every epochs is measured on; the best model is returned, and `patience` validations without a
 -- better one end the training. held_loss, of batches of rows some of which are held: the scalar whose mean over those is to be
 -- least instead. Without either, or when no row is held, the last model is returned.
+-- scheme: the optimiser and the schedule, where they are not given beside it.
 local function train(opts)
   local self = new(opts)
   self:resume()
