@@ -12,7 +12,7 @@ local runner = {}
 local Runner = {}
 Runner.__index = Runner
 
-local FORMAT = 4 -- raised when a fit or a file format changes what equal inputs give
+local FORMAT = 5 -- raised when a fit or a file format changes what equal inputs give
 local HELD_SHARE = 0.2 -- of each user's interactions, what a ranker learns to predict
 local RANK_USERS = 5000 -- users a ranker learns from, at most
 local DEFAULT_RECALL = 100
