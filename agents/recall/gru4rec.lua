@@ -36,9 +36,7 @@ return agent {
   },
 
   fit = function(knobs, data)
-    local values = { nn = nn, top1 = top1 }
-    for name, value in pairs(knobs) do values[name] = value end
-    local scheme = knobs.scheme(values)
+    local scheme = nn.scheme(knobs, { nn = nn, top1 = top1 })
     local train, held = nn.holdout(data, { share = 0.01, users = 2000 }) -- one item of each
     local net, d = nn.net { data = data }, knobs.n_dims
     local item = net:parameter("item", { data:n_items(), d }, { init = "normal", scale = 0.1 })
@@ -46,7 +44,7 @@ return agent {
     local drop, layers = nn.dropout(knobs.dropout), {}
     for i = 1, knobs.layers do layers[i] = nn.gru(net, d, d) end
     local m = nn.next_item {
-      net = net, data = train, item = item, bias = bias, loss = scheme.loss, sampler = scheme.sampler,
+      net = net, data = train, item = item, bias = bias, scheme = scheme,
       size = knobs.size, max_length = knobs.max_length,
       encode = function(b)
         local x = item[b.item]
@@ -55,7 +53,7 @@ return agent {
       end,
     }
     return nn.train {
-      data = data, net = net, batches = m.batches, loss = m.loss, optimiser = scheme.optimiser, schedule = scheme.schedule,
+      data = data, net = net, batches = m.batches, loss = m.loss, scheme = scheme,
       epochs = knobs.epochs, held = held, known = train, metric = "ndcg@10", patience = knobs.patience,
       model = function() return data:encoder { query = m.query, item = item, bias = bias, batches = m.batches } end,
     }

@@ -43,9 +43,7 @@ return agent {
   },
 
   fit = function(knobs, data)
-    local values = { nn = nn }
-    for name, value in pairs(knobs) do values[name] = value end
-    local scheme = knobs.scheme(values)
+    local scheme = nn.scheme(knobs, { nn = nn })
     local train, held = nn.holdout(data, { share = 0.05, users = 5000 })
     local net = nn.net { data = data }
     local user = net:parameter("user", { data:n_users(), knobs.n_dims }, { init = "normal", scale = knobs.init })
@@ -53,11 +51,10 @@ return agent {
     local users, items = propagate(net:interactions(train, { user_power = 0.5, item_power = 0.5 }), user, item, knobs.layers)
     local m = nn.match {
       net = net, data = train, user = users, item = items, size = math.min(knobs.size, math.ceil(train:n_interactions() / 40)),
-      loss = scheme.loss, sampler = scheme.sampler,
-      regulariser = scheme.regulariser, regularised = { user = user, item = item }, cosine = scheme.cosine,
+      scheme = scheme, regularised = { user = user, item = item },
     }
     return nn.train {
-      data = data, net = net, batches = m.batches, loss = m.loss, optimiser = scheme.optimiser, schedule = scheme.schedule,
+      data = data, net = net, batches = m.batches, loss = m.loss, scheme = scheme,
       epochs = knobs.epochs, held = held, known = train, patience = 10,
       model = function() return data:vectors { user = users, item = items, cosine = scheme.served_as_cosine } end,
     }

@@ -31,20 +31,17 @@ return agent {
   },
 
   fit = function(knobs, data)
-    local values = { nn = nn }
-    for name, value in pairs(knobs) do values[name] = value end
-    local scheme = knobs.scheme(values)
+    local scheme = nn.scheme(knobs, { nn = nn })
     local train, held = nn.holdout(data, { share = 0.1, users = 2000 })
     local net = nn.net { data = data }
     local user = net:parameter("user", { data:n_users(), knobs.n_dims }, { init = "normal", scale = knobs.init })
     local item = net:parameter("item", { data:n_items(), knobs.n_dims }, { init = "normal", scale = knobs.init })
     local bias = net:parameter("bias", { data:n_items() })
     local m = nn.match {
-      net = net, data = train, user = user, item = item, bias = bias, size = knobs.size,
-      loss = scheme.loss, sampler = scheme.sampler, regulariser = scheme.regulariser, cosine = scheme.cosine,
+      net = net, data = train, user = user, item = item, bias = bias, size = knobs.size, scheme = scheme,
     }
     return nn.train {
-      data = data, net = net, batches = m.batches, loss = m.loss, optimiser = scheme.optimiser, schedule = scheme.schedule,
+      data = data, net = net, batches = m.batches, loss = m.loss, scheme = scheme,
       epochs = knobs.epochs, held = held, known = train,
       model = function() return data:vectors { user = user, item = item, bias = bias, cosine = m.cosine } end,
     }

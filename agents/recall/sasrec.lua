@@ -32,9 +32,7 @@ return agent {
   },
 
   fit = function(knobs, data)
-    local values = { nn = nn }
-    for name, value in pairs(knobs) do values[name] = value end
-    local scheme = knobs.scheme(values)
+    local scheme = nn.scheme(knobs, { nn = nn })
     local train, held = nn.holdout(data, { share = 0.01, users = 2000 }) -- one item of each
     local net, d = nn.net { data = data }, knobs.n_dims
     local item = net:parameter("item", { data:n_items(), d }, { init = "normal", scale = 0.02 })
@@ -44,7 +42,7 @@ return agent {
       blocks[i] = nn.transformer(net, d, { heads = knobs.heads, hidden = d, dropout = knobs.dropout, activation = "relu", causal = true })
     end
     local m = nn.next_item {
-      net = net, data = train, item = item, loss = scheme.loss, sampler = scheme.sampler,
+      net = net, data = train, item = item, scheme = scheme,
       size = knobs.size, max_length = knobs.max_length, position = knobs.position,
       encode = function(b)
         local x = drop(item[b.item] * math.sqrt(d) + place[b.position])
@@ -53,7 +51,7 @@ return agent {
       end,
     }
     return nn.train {
-      data = data, net = net, batches = m.batches, loss = m.loss, optimiser = scheme.optimiser, schedule = scheme.schedule,
+      data = data, net = net, batches = m.batches, loss = m.loss, scheme = scheme,
       epochs = knobs.epochs, held = held, known = train, metric = "ndcg@10", patience = knobs.patience,
       model = function() return data:encoder { query = m.query, item = item, batches = m.batches } end,
     }

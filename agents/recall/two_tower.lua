@@ -34,9 +34,7 @@ return agent {
   },
 
   fit = function(knobs, data)
-    local values = { nn = nn }
-    for name, value in pairs(knobs) do values[name] = value end
-    local scheme = knobs.scheme(values)
+    local scheme = nn.scheme(knobs, { nn = nn })
     local train, held = nn.holdout(data, { share = 0.1, users = 2000 })
     local net, d = nn.net { data = data }, knobs.n_dims
 
@@ -57,14 +55,13 @@ return agent {
     end
     local user, item = tower("user", data:n_users()), tower("item", data:n_items())
     local m = nn.match {
-      net = net, data = train, user = user, item = item, size = knobs.size,
-      loss = scheme.loss, sampler = scheme.sampler, regulariser = scheme.regulariser,
+      net = net, data = train, user = user, item = item, size = knobs.size, scheme = scheme,
       draw = { id_dropout = knobs.id_dropout, known_only = true }, -- a new item has done nothing wrong
     }
     local b = m.batches
     local users, items = user(b.user, b, "user"), item(b.item, b, "item")
     return nn.train {
-      data = data, net = net, batches = b, loss = m.loss, optimiser = scheme.optimiser, schedule = scheme.schedule,
+      data = data, net = net, batches = b, loss = m.loss, scheme = scheme,
       epochs = knobs.epochs, held = held, known = train,
       model = function() return data:vectors { user = users, item = items, batches = b, cold = true, cosine = m.cosine } end,
     }

@@ -11,6 +11,7 @@ local losses = require "evection.nn.losses"
 local match = require "evection.nn.match"
 local next_item = require "evection.nn.next_item"
 local optimisers = require "evection.nn.optimisers"
+local rank = require "evection.nn.rank"
 local regularisers = require "evection.nn.regularisers"
 local samplers = require "evection.nn.samplers"
 local schedules = require "evection.nn.schedules"
@@ -18,7 +19,7 @@ local train = require "evection.nn.train"
 
 local nn = {
   loss = losses, sampler = samplers, schedule = schedules, regulariser = regularisers,
-  match = match.match, next_item = next_item, fields = fields, describe = match.describe, train = train.train,
+  match = match.match, next_item = next_item, fields = fields, rank = rank, describe = match.describe, train = train.train,
 }
 for name, layer in pairs(layers) do nn[name] = layer end
 for name, optimiser in pairs(optimisers) do nn[name] = optimiser end
@@ -45,6 +46,22 @@ function nn.holdout(data, options)
     if name ~= "share" and name ~= "users" and name ~= "seed" then error(("holdout has no option '%s'"):format(tostring(name)), 2) end
   end
   return data:split(options.share or 0.1, options.seed, options.users)
+end
+
+-- scheme(knobs, values): what the program of the knob `scheme` gives; it sees the knobs and the values, { nn = nn } at least.
+function nn.scheme(knobs, values)
+  local seen = {}
+  for name, value in pairs(knobs) do seen[name] = value end
+  for name, value in pairs(values) do seen[name] = value end
+  return knobs.scheme(seen)
+end
+
+-- sizes(from, hidden, layers, to) → { from, hidden, …, hidden, to }, of an mlp; without `to` hidden is the last.
+function nn.sizes(from, hidden, n_layers, to)
+  local list = { from }
+  for _ = 1, n_layers do list[#list + 1] = hidden end
+  list[#list + 1] = to
+  return list
 end
 
 -- The mean of tensors of one shape.

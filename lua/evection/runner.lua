@@ -12,11 +12,12 @@ local runner = {}
 local Runner = {}
 Runner.__index = Runner
 
-local FORMAT = 4 -- raised when a fit or a file format changes what equal inputs give
+local FORMAT = 5 -- raised when a fit or a file format changes what equal inputs give
 local HELD_SHARE = 0.2 -- of each user's interactions, what a ranker learns to predict
 local RANK_USERS = 5000 -- users a ranker learns from, at most
 local DEFAULT_RECALL = 100
 local SNAPSHOT_S = 60 -- between two snapshots of learning state
+local CHECKPOINT_AGE_S = 7 * 86400 -- one that nobody went on from for so long goes
 
 local function fit_knobs(node)
   if not node.agent.fit_knobs then return node.knobs end
@@ -41,15 +42,36 @@ local function call(node, verb, ...)
   error(("node %s: %s: %s"):format(node.name, verb, tostring(result)), 0)
 end
 
--- What processes that were killed in the middle of a fit left behind; looked for once.
+-- The files of an unfinished fit, when no process is at it and none is to go on: it was finished in another way, or is old.
+local function sweep_checkpoint(folder, key, files)
+  local locks, age = {}, math.huge
+  for _, file in ipairs(files) do
+    local path = folder .. "/" .. file
+    age = math.min(age, native.age(path) or math.huge)
+    if file:match "%.lock$" then
+      locks[#locks + 1] = native.lock(path)
+      if not locks[#locks] then return end
+    end
+  end
+  if age < CHECKPOINT_AGE_S and not native.exists(("%s/%s.evm"):format(folder, key)) then return end
+  for _, file in ipairs(files) do native.remove(folder .. "/" .. file) end
+end
+
+-- What fits that did not end left behind; looked for once.
 local swept = false
 local function sweep(folder)
   if swept then return end
   swept = true
+  local unfinished = {}
   for _, file in ipairs(native.list(folder)) do
-    local pid = file:match "%.draft(%d+)"
+    local pid, key = file:match "%.draft(%d+)", file:match "^(.-)%.checkpoint%."
     if pid and not native.exists("/proc/" .. pid) then native.remove(folder .. "/" .. file) end
+    if key then
+      unfinished[key] = unfinished[key] or {}
+      table.insert(unfinished[key], file)
+    end
   end
+  for key, files in pairs(unfinished) do sweep_checkpoint(folder, key, files) end
 end
 
 local function remove_all(folder, prefix)

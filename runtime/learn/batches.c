@@ -67,6 +67,7 @@ void ev_batches_free(ev_batches *b) {
 
 uint64_t ev_batches_per_epoch(const ev_batches *b) { return b->per_epoch; }
 size_t ev_batches_rows(const ev_batches *b) { return b->epoch_rows; }
+size_t ev_batches_held(const ev_batches *b) { return b->n_held; }
 
 /* ---- Inputs --------------------------------------------------------------------------------------------*/
 static bool has(const ev_batches *b, const ev_word_of *w) { /* this kind may have it, these batches have it */
@@ -112,6 +113,14 @@ ev_status ev_batches_input(ev_batches *b, const char *word, ev_tensor *out) {
 ev_status ev_batches_fill(ev_batches *b, uint64_t step, size_t *n_rows) {
   size_t n = 0;
   EV_TRY(b->kind->fill(b, step, &n));
+  if (n_rows != NULL) *n_rows = n;
+  return EV_OK;
+}
+
+ev_status ev_batches_fill_held(ev_batches *b, size_t first, size_t *n_rows) {
+  size_t n = 0;
+  if (first >= b->n_held) return ev_fail(EV_EINVAL, "row %zu of %zu that are held", first + 1, b->n_held);
+  EV_TRY(b->kind->fill_held(b, first, &n));
   if (n_rows != NULL) *n_rows = n;
   return EV_OK;
 }
@@ -244,7 +253,7 @@ static ev_status fill_pairs(ev_batches *b, uint64_t step, size_t *n_rows) {
 
 static void close_pairs(ev_batches *b) { ev_free(b->state); }
 
-static const ev_batch_kind pair_kind = {pair_words, fill_pairs, close_pairs};
+static const ev_batch_kind pair_kind = {pair_words, fill_pairs, close_pairs, NULL};
 
 ev_status ev_pairs_new(ev_batches **out, ev_graph *g, const ev_view *v, const ev_batch_options *o) {
   ev_status status = ev_batches_new(out, &pair_kind, g, v, o);

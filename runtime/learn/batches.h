@@ -24,6 +24,7 @@ typedef struct ev_batch_kind {
   const ev_word_of *words;
   ev_status (*fill)(ev_batches *b, uint64_t step, size_t *n_rows);
   void (*close)(ev_batches *b); /* frees state */
+  ev_status (*fill_held)(ev_batches *b, size_t first, size_t *n_rows); /* NULL: none can be held */
 } ev_batch_kind;
 
 struct ev_batches {
@@ -37,6 +38,7 @@ struct ev_batches {
   size_t n_rows, n_sequences; /* their capacities */
   size_t n_slots, n_dense;    /* columns of codes and of numbers */
   uint64_t per_epoch, epoch_rows;
+  size_t n_held;
   uint64_t epoch;             /* the one that state is arranged for; UINT64_MAX: none yet */
   void *state;                /* the kind's own */
   uint32_t *ids[EV_WORDS];    /* what an input holds; NULL: nobody asked for it yet */

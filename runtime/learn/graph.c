@@ -204,6 +204,7 @@ ev_status ev_graph_parameter(ev_graph *g, ev_tensor *out, const char *name, cons
   n->init = init;
   n->scale = scale;
   n->decay = decay;
+  n->rate = 1;
   n->differentiable = true;
   size_t size = ev_shape_size(shape);
   double bound = init == EV_INIT_XAVIER ? scale * sqrt(6.0 / ((double)ev_shape_rows(shape) + (double)ev_shape_cols(shape) + 1e-30)) : scale;
@@ -213,6 +214,13 @@ ev_status ev_graph_parameter(ev_graph *g, ev_tensor *out, const char *name, cons
   if (init == EV_INIT_NORMAL) for (size_t i = 0; i < size; i++) n->values[i] = (float)(scale * ev_rng_normal(&r));
   if (init == EV_INIT_UNIFORM || init == EV_INIT_XAVIER) for (size_t i = 0; i < size; i++) n->values[i] = (float)(bound * (2 * ev_rng_f64(&r) - 1));
   g->n++;
+  return EV_OK;
+}
+
+ev_status ev_graph_parameter_rate(ev_graph *g, ev_tensor t, float rate) {
+  if (t >= g->n || g->nodes[t].kind != EV_NODE_PARAMETER) return ev_fail(EV_EINVAL, "%sonly a parameter has a rate", g->where);
+  if (!(rate >= 0 && rate <= 1e6f)) return ev_fail(EV_EINVAL, "%sparameter '%s': rate %g", g->where, g->nodes[t].name, (double)rate);
+  g->nodes[t].rate = rate;
   return EV_OK;
 }
 

@@ -53,7 +53,7 @@ typedef struct ev_node {
   uint32_t *ids;             /* ids leaves: owned */
   ev_edges *sparse;         /* owned */
   ev_init init;
-  float scale, decay;        /* parameters */
+  float scale, decay, rate;  /* parameters */
 } ev_node;
 
 struct ev_graph {

@@ -307,6 +307,8 @@ typedef enum ev_init { EV_INIT_ZEROS, EV_INIT_ONES, EV_INIT_NORMAL, EV_INIT_UNIF
 /* normal: std = scale; uniform: ±scale; xavier: uniform, ±scale √(6 / (rows + cols)) (Glorot and Bengio 2010). Drawn from
  * the graph's seed and the parameter's number. decay: share of the optimiser's weight decay that it feels (1, or 0). */
 ev_status ev_graph_parameter(ev_graph *g, ev_tensor *out, const char *name, const ev_shape *shape, ev_init init, float scale, float decay);
+/* Its steps are so many times the optimiser's learning rate; 1 unless set. EV_EINVAL: t is no parameter. */
+ev_status ev_graph_parameter_rate(ev_graph *g, ev_tensor t, float rate);
 /* A sparse matrix (n_rows, n_cols); values NULL: all 1. Copied, with its transpose, which gradients need. */
 ev_status ev_graph_sparse(ev_graph *g, ev_tensor *out, const char *name, size_t n_rows, size_t n_cols, const uint64_t *ptr, const uint32_t *idx, const float *values);
 
@@ -411,6 +413,8 @@ typedef struct ev_batch_options { /* ev_batch_defaults, then set */
   bool from_start;            /* sequences: how positions are counted; default true */
   bool window;                /* sequences: of a longer history a seeded window, not always the last; default false */
   double negatives_per_positive; /* rows: 0: all; default 0 */
+  double held;                /* rows: a seeded share that no epoch has, to validate on; [0, 0.9], default 0 */
+  bool held_groups;           /* rows: whole slates (of impressions: users) are held, not rows of each; default false */
   uint64_t seed;
 } ev_batch_options;
 void ev_batch_defaults(ev_batch_options *o);
@@ -428,6 +432,9 @@ ev_status ev_batches_input(ev_batches *b, const char *word, ev_tensor *out);
 ev_status ev_batches_fill(ev_batches *b, uint64_t step, size_t *n_rows); /* n_rows: pairs or items in it; may be NULL */
 uint64_t ev_batches_per_epoch(const ev_batches *b); /* steps */
 size_t ev_batches_rows(const ev_batches *b);        /* rows of an epoch, all batches together */
+size_t ev_batches_held(const ev_batches *b);        /* rows that are held; 0 but of rows */
+/* The held rows from `first` on, in their order, as many as a batch takes. EV_EINVAL: first is none of them. */
+ev_status ev_batches_fill_held(ev_batches *b, size_t first, size_t *n_rows);
 /* The table (n, d) that tensor t stands for, n the users or the items: t is computed from parameters alone and has n rows, or
  * from the batches' inputs about that side alone (user, user_known; item, item_known) and is then computed for all of them in
  * turn, nobody's id dropped. b may be NULL. @param[out] table, d: owned by the caller, ev_free; d = 1 for a tensor of one

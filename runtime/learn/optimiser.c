@@ -15,7 +15,7 @@ typedef struct tracked {
   float *value, *m, *v;     /* value borrowed; moments owned: NULL where the rule has none */
   size_t size, d;           /* floats; in a row */
   bool lazy;
-  float decay;
+  float decay, rate; /* shares of the optimiser's */
   /* lazy: */
   uint32_t *ids, *order, *starts, *scratch; /* (capacity), (capacity), (capacity + 1), (2 capacity) owned */
   float *sums;              /* (capacity, d) owned; the summed gradients of n_unique rows */
@@ -47,7 +47,7 @@ static ev_status track(ev_optimiser *o, ev_tensor t) {
   ev_graph *g = o->p->g;
   const ev_node *n = &g->nodes[t];
   tracked *x = &o->of[o->n++];
-  *x = (tracked){.t = t, .value = n->values, .size = ev_shape_size(&n->shape), .lazy = ev_plan_lazy(o->p, t), .decay = n->decay};
+  *x = (tracked){.t = t, .value = n->values, .size = ev_shape_size(&n->shape), .lazy = ev_plan_lazy(o->p, t), .decay = n->decay, .rate = n->rate};
   x->d = n->shape.rank > 1 && n->shape.dim[0] > 0 ? x->size / n->shape.dim[0] : 1;
   uint64_t bytes = (uint64_t)x->size * sizeof(float) * (has_m(o->o.kind) + has_v(o->o.kind));
   if (x->lazy) {
@@ -219,20 +219,22 @@ ev_status ev_optimiser_step(ev_optimiser *o, float learning_rate) {
   if (!(learning_rate >= 0 && learning_rate <= 1e6f)) return ev_fail(EV_EINVAL, "a learning rate of %g", (double)learning_rate);
   for (size_t i = 0; i < o->n; i++)
     if (o->of[i].lazy) collect(o, &o->of[i]);
-  rule r = {.kind = o->o.kind, .rate = learning_rate, .clip = 1, .momentum = o->o.momentum, .beta1 = o->o.beta1, .beta2 = o->o.beta2, .epsilon = o->o.epsilon};
+  rule r = {.kind = o->o.kind, .clip = 1, .momentum = o->o.momentum, .beta1 = o->o.beta1, .beta2 = o->o.beta2, .epsilon = o->o.epsilon};
   if (o->o.clip_norm > 0) {
     o->norm = gradient_norm(o);
     if (!isfinite(o->norm)) return ev_fail(EV_EINVAL, "a gradient is no number at step %llu", (unsigned long long)o->steps);
     if (o->norm > o->o.clip_norm) r.clip = (float)(o->o.clip_norm / o->norm);
   }
   o->steps++;
-  r.step = (float)(learning_rate / (1 - pow(o->o.beta1, (double)o->steps)));
+  double debias = 1 - pow(o->o.beta1, (double)o->steps);
   r.root = (float)(1 / sqrt(1 - pow(o->o.beta2, (double)o->steps)));
   for (size_t i = 0; i < o->n; i++) {
     const tracked *x = &o->of[i];
     float decay = o->o.weight_decay * x->decay;
+    r.rate = learning_rate * x->rate;
+    r.step = (float)(r.rate / debias);
     r.decay = o->o.kind == EV_ADAMW ? 0 : decay;
-    r.shrink = o->o.kind == EV_ADAMW ? 1 - learning_rate * decay : 1;
+    r.shrink = o->o.kind == EV_ADAMW ? 1 - r.rate * decay : 1;
     update_job j = {&r, x, x->lazy ? NULL : ev_plan_dense_gradient(o->p, x->t)};
     if (x->lazy) ev_parallel_for(x->n_unique, BLOCK / (x->d + 1) + 1, update_rows, &j);
     else ev_parallel_for(x->size, BLOCK, update_dense, &j);

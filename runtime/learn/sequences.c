@@ -137,7 +137,7 @@ static ev_status fill(ev_batches *b, uint64_t step, size_t *n_rows) {
   return EV_OK;
 }
 
-static const ev_batch_kind kind = {words, fill, close_deal};
+static const ev_batch_kind kind = {words, fill, close_deal, NULL};
 
 static ev_status prepare(ev_batches *b) {
   const ev_csr *m = &b->v->by_user;

@@ -96,6 +96,8 @@ void ev_lua_fit_begin(lua_State *L, ev_lfit *f);
 int ev_lua_fit_end(lua_State *L, ev_lfit *f, ev_status status);
 
 #define EV_NAMES_MAX 64 /* in a list of columns */
+size_t ev_lua_names(lua_State *L, int arg, const char *what, const char *out[EV_NAMES_MAX]);       /* a list of names at `arg`, borrowed from it */
+size_t ev_lua_names_field(lua_State *L, int arg, const char *key, const char *out[EV_NAMES_MAX]); /* field `key` of the options at `arg`; none: 0 */
 /* The feature columns that are used where none are named: numbers, and tokens that as a rule at least four rows share (a column
  * with a value for every row says who somebody is, not what he is like). */
 /* Option use_ids of the table at `arg`: "clicks" (user and item are fields when the rows are impressions, which have no scores that know
@@ -155,6 +157,7 @@ void ev_bind_index(lua_State *L);
 void ev_bind_items(lua_State *L);
 void ev_bind_arms(lua_State *L);
 void ev_bind_graph(lua_State *L);
+void ev_bind_tensor(lua_State *L);
 void ev_bind_train(lua_State *L);
 void ev_bind_pareto(lua_State *L);
 void ev_bind_batches(lua_State *L); /* after data, models and graphs: it gives them methods */

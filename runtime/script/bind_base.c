@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "bind.h"
@@ -220,6 +221,13 @@ static int remove_file(lua_State *L) {
   return 1;
 }
 
+static int age(lua_State *L) { /* of what is there under a path: seconds since it was written, or nil */
+  struct stat st;
+  if (stat(luaL_checkstring(L, 1), &st) != 0) return 0;
+  lua_pushnumber(L, difftime(time(NULL), st.st_mtime));
+  return 1;
+}
+
 static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
 
 static int list_folder(lua_State *L) { /* names in a folder, sorted; empty when there is none */
@@ -398,7 +406,7 @@ void ev_bind_base(lua_State *L) {
   static const luaL_Reg functions[] = {
       {"raise", raise_status}, {"now", now}, {"wall_ms", wall_ms}, {"hash", hash}, {"read_file", read_file},
       {"write_file", write_file}, {"rename", rename_file}, {"mkdirs", mkdirs}, {"exists", file_exists}, {"absolute", absolute_path},
-      {"remove", remove_file}, {"list", list_folder}, {"pid", pid}, {"interrupted", interrupted}, {"threads", threads}, {"columns", columns},
+      {"remove", remove_file}, {"age", age}, {"list", list_folder}, {"pid", pid}, {"interrupted", interrupted}, {"threads", threads}, {"columns", columns},
       {"peak_rss_mb", peak_rss_mb}, {"rng", rng_new}, {"state", state_open}, {NULL, NULL}};
   ev_lua_class(L, "ev.error", error_meta);
   ev_lua_class(L, EV_RNG, rng_methods);

@@ -121,31 +121,9 @@ static int net_sequences(lua_State *L) {
   return made(L, h, net, ev_sequences_new(&h->batches, net->graph, d->view, &o));
 }
 
-/* A list of names at `arg`, borrowed from it. */
-static size_t list_names(lua_State *L, int arg, const char *what, const char *out[EV_NAMES_MAX]) {
-  luaL_checktype(L, arg, LUA_TTABLE);
-  size_t n = lua_objlen(L, arg);
-  if (n > EV_NAMES_MAX) luaL_error(L, "%s: at most %d names", what, EV_NAMES_MAX);
-  for (size_t i = 0; i < n; i++) {
-    lua_rawgeti(L, arg, (int)i + 1);
-    if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "%s: name %d is a %s", what, (int)i + 1, luaL_typename(L, -1));
-    out[i] = lua_tostring(L, -1);
-    lua_pop(L, 1);
-  }
-  return n;
-}
-
-static size_t names(lua_State *L, const char *key, const char *out[EV_NAMES_MAX]) { /* field `key` of the options at 3 */
-  if (!lua_istable(L, 3)) return 0;
-  lua_getfield(L, 3, key);
-  size_t n = lua_isnil(L, -1) ? 0 : list_names(L, lua_gettop(L), key, out);
-  lua_pop(L, 1);
-  return n;
-}
-
 /* net:rows(data, { size = 2048, negatives_per_positive = 0 (all), use_features = true, user_columns =, item_columns =,
- * use_ids = "clicks" | "always" | "never", seed = }) → batches of
- * the candidates that an agent of role rank learns from */
+ * use_ids = "clicks" | "always" | "never", held = 0, held_by = "rows" | "slates", seed = }) → batches of the candidates that an
+ * agent of role rank learns from */
 static int net_rows(lua_State *L) {
   lua_settop(L, 3);
   ev_lnet *net = ev_lua_net(L, 1);
@@ -154,16 +132,20 @@ static int net_rows(lua_State *L) {
   char name[24];
   ev_batch_options o;
   ev_fields *fields;
-  ev_lua_only(L, 3, "size negatives_per_positive use_features user_columns item_columns use_ids seed");
+  ev_lua_only(L, 3, "size negatives_per_positive use_features user_columns item_columns use_ids held held_by seed");
   if (d->rows == NULL) return luaL_error(L, "only an agent of role rank has rows to learn from");
   const ev_snapshot *s = d->view->snapshot;
-  ev_fields_options f = {user, item, names(L, "user_columns", user), names(L, "item_columns", item), ev_lua_use_ids(L, 3, d->rows)};
+  ev_fields_options f = {user, item, ev_lua_names_field(L, 3, "user_columns", user), ev_lua_names_field(L, 3, "item_columns", item), ev_lua_use_ids(L, 3, d->rows)};
   if (f.n_user_columns + f.n_item_columns == 0 && ev_lua_field_bool(L, 3, "use_features", true)) {
     f.n_user_columns = ev_lua_describing_columns(s, EV_USER, user);
     f.n_item_columns = ev_lua_describing_columns(s, EV_ITEM, item);
   }
   lbatches *h = new_batches(L, net, 2, name, &o);
   o.negatives_per_positive = ev_lua_field_number(L, 3, "negatives_per_positive", 0, 0, 1e6);
+  o.held = ev_lua_field_number(L, 3, "held", 0, 0, 0.9);
+  const char *by = ev_lua_field_string(L, 3, "held_by", "rows");
+  if (strcmp(by, "rows") != 0 && strcmp(by, "slates") != 0) return luaL_error(L, "held_by: '%s' is none of rows, slates", by);
+  o.held_groups = strcmp(by, "slates") == 0;
   EV_CHECK(L, ev_fields_fit(&fields, s, d->rows, &f));
   return made(L, h, net, ev_rows_new(&h->batches, net->graph, d->view, d->rows, fields, &o));
 }
@@ -186,7 +168,7 @@ static int net_features(lua_State *L) {
   char name[40];
   size_t n = 0;
   if (lua_isnil(L, 4)) n = ev_lua_describing_columns(s, side, columns);
-  else n = list_names(L, 4, "features", columns);
+  else n = ev_lua_names(L, 4, "features", columns);
   if (n == 0) return 0;
   snprintf(name, sizeof name, "%s_features", side == EV_USER ? "user" : "item");
   for (unsigned k = 2; ev_graph_find(net->graph, name) != EV_NONE; k++) snprintf(name, sizeof name, "%s_features.%u", side == EV_USER ? "user" : "item", k);
@@ -204,6 +186,20 @@ static int batches_fill(lua_State *L) { /* b:fill(step) → rows */
   h->net->n_changes++;
   EV_CHECK(L, ev_batches_fill(h->batches, (uint64_t)ev_lua_integer(L, 2, 0, STEP_MAX), &n));
   lua_pushnumber(L, (double)n);
+  return 1;
+}
+
+static int batches_fill_held(lua_State *L) { /* b:fill_held(first) → rows: of those that no epoch has, from number `first` (from 0) on */
+  lbatches *h = check_batches(L, 1);
+  size_t n;
+  h->net->n_changes++;
+  EV_CHECK(L, ev_batches_fill_held(h->batches, (size_t)ev_lua_integer(L, 2, 0, STEP_MAX), &n));
+  lua_pushnumber(L, (double)n);
+  return 1;
+}
+
+static int batches_held(lua_State *L) { /* b:held() → rows that no epoch has */
+  lua_pushnumber(L, (double)ev_batches_held(check_batches(L, 1)->batches));
   return 1;
 }
 
@@ -254,7 +250,7 @@ static int batches_fields(lua_State *L) {
 }
 
 static int batches_index(lua_State *L) { /* b.WORD → the input; b:fill … */
-  static const luaL_Reg methods[] = {{"fill", batches_fill}, {"per_epoch", batches_per_epoch}, {"rows", batches_rows},
+  static const luaL_Reg methods[] = {{"fill", batches_fill}, {"per_epoch", batches_per_epoch}, {"rows", batches_rows}, {"held", batches_held}, {"fill_held", batches_fill_held},
                                     {"fields", batches_fields}, {"n_features", batches_n_features}, {NULL, NULL}};
   lbatches *h = check_batches(L, 1);
   const char *word = luaL_checkstring(L, 2);

@@ -67,22 +67,23 @@ static int fit_item_knn(lua_State *L) {
   return ev_lua_fit_end(L, &f, ev_fit_item_knn(f.path, f.data->view, &o, &f.progress));
 }
 
-/* Field `key` of the options: an array of at most EV_NAMES_MAX names, borrowed from the table. */
-static size_t names_field(lua_State *L, const char *key, const char *out[EV_NAMES_MAX]) {
-  if (lua_isnoneornil(L, 2)) return 0;
-  lua_getfield(L, 2, key);
-  size_t n = 0;
-  if (!lua_isnil(L, -1)) {
-    luaL_checktype(L, -1, LUA_TTABLE);
-    n = lua_objlen(L, -1);
-    if (n > EV_NAMES_MAX) luaL_error(L, "%s: at most %d names", key, EV_NAMES_MAX);
-    for (size_t i = 0; i < n; i++) {
-      lua_rawgeti(L, -1, (int)i + 1);
-      if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "%s: name %d is a %s", key, (int)i + 1, luaL_typename(L, -1));
-      out[i] = lua_tostring(L, -1); /* the table still holds it */
-      lua_pop(L, 1);
-    }
+size_t ev_lua_names(lua_State *L, int arg, const char *what, const char *out[EV_NAMES_MAX]) {
+  luaL_checktype(L, arg, LUA_TTABLE);
+  size_t n = lua_objlen(L, arg);
+  if (n > EV_NAMES_MAX) luaL_error(L, "%s: at most %d names", what, EV_NAMES_MAX);
+  for (size_t i = 0; i < n; i++) {
+    lua_rawgeti(L, arg, (int)i + 1);
+    if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "%s: name %d is a %s", what, (int)i + 1, luaL_typename(L, -1));
+    out[i] = lua_tostring(L, -1); /* the table still holds it */
+    lua_pop(L, 1);
   }
+  return n;
+}
+
+size_t ev_lua_names_field(lua_State *L, int arg, const char *key, const char *out[EV_NAMES_MAX]) {
+  if (lua_isnoneornil(L, arg)) return 0;
+  lua_getfield(L, arg, key);
+  size_t n = lua_isnil(L, -1) ? 0 : ev_lua_names(L, lua_gettop(L), key, out);
   lua_pop(L, 1);
   return n;
 }
@@ -93,7 +94,7 @@ static int fit_content(lua_State *L) {
   const char *columns[EV_NAMES_MAX];
   ev_content_options o = {
       .columns = columns,
-      .n_columns = names_field(L, "columns", columns),
+      .n_columns = ev_lua_names_field(L, 2, "columns", columns),
       .neighbours = (unsigned)ev_lua_field_number(L, 2, "neighbours", 200, 1, 100000),
       .idf_power = (float)ev_lua_field_number(L, 2, "idf_power", 1, 0, 4),
       .half_life = (float)ev_lua_field_number(L, 2, "half_life", 0, 0, 1e6),
@@ -211,8 +212,8 @@ typedef struct ranked {
 static void begin_ranker(lua_State *L, ev_lfit *f, ranked *r) {
   ev_lua_fit_begin(L, f);
   if (f->data->rows == NULL) luaL_error(L, "only an agent of role rank has rows to learn from");
-  r->n_user = names_field(L, "user_columns", r->user);
-  r->n_item = names_field(L, "item_columns", r->item);
+  r->n_user = ev_lua_names_field(L, 2, "user_columns", r->user);
+  r->n_item = ev_lua_names_field(L, 2, "item_columns", r->item);
   const ev_snapshot *s = f->data->view->snapshot;
   if (r->n_user + r->n_item == 0 && ev_lua_field_bool(L, 2, "use_features", true)) {
     r->n_user = ev_lua_describing_columns(s, EV_USER, r->user);

@@ -65,6 +65,7 @@ static int open_native(lua_State *L) {
   ev_bind_items(L);
   ev_bind_arms(L);
   ev_bind_graph(L);
+  ev_bind_tensor(L);
   ev_bind_train(L);
   ev_bind_batches(L);
   ev_bind_pareto(L);

@@ -28,24 +28,37 @@ def table(path):
     return [name.split(":")[0] for name in rows[0]], rows[1:]
 
 
+def folds(home, name):
+    """(user, item, fold) of each interaction of a data set; fold 0 train, 1 validation, 2 test."""
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as f:
+        f.write(DUMP)
+        f.flush()
+        return [tuple(row) for row in json.loads(evection(home, "run", f.name, name))]
+
+
+def write_folds(home, name, folder, below, to):
+    """Writes the ratings of the folds below `below` to an atomic file of their own, to be cut anew."""
+    kept = {(user, item) for user, item, fold in folds(home, name) if fold < below}
+    with open(os.path.join(folder, "ml-100k.inter"), encoding="utf-8") as f, open(to, "w", encoding="utf-8") as out:
+        out.write(next(f))
+        out.writelines(line for line in f if tuple(line.split("\t")[:2]) in kept)
+
+
 class Rows:
     """Rows of the data set `name` imported from `folder`: user, item (dense numbers), label, fold; features of both."""
 
     def __init__(self, home, name, folder, least=4):
-        with tempfile.NamedTemporaryFile("w", suffix=".lua") as f:
-            f.write(DUMP)
-            f.flush()
-            folds = json.loads(evection(home, "run", f.name, name))
+        there = folds(home, name)
         _, ratings = table(os.path.join(folder, "ml-100k.inter"))
         rated = {(user, item): float(rating) for user, item, rating, _ in ratings}
-        assert len(folds) == len(rated) == len(ratings)
+        assert len({(u, i) for u, i, _ in there}) == len(there) and len(rated) == len(ratings)
         _, users = table(os.path.join(folder, "ml-100k.user"))
         _, items = table(os.path.join(folder, "ml-100k.item"))
         user_at, item_at = {u[0]: k for k, u in enumerate(users)}, {i[0]: k for k, i in enumerate(items)}
-        self.user = np.array([user_at[u] for u, _, _ in folds])
-        self.item = np.array([item_at[i] for _, i, _ in folds])
-        self.fold = np.array([f for _, _, f in folds])
-        self.label = np.array([rated[u, i] >= least for u, i, _ in folds], float)
+        self.user = np.array([user_at[u] for u, _, _ in there])
+        self.item = np.array([item_at[i] for _, i, _ in there])
+        self.fold = np.array([f for _, _, f in there])
+        self.label = np.array([rated[u, i] >= least for u, i, _ in there], float)
         self.n_users, self.n_items = len(users), len(items)
         # The columns whose tokens at least four rows share, as a rule: what Evection takes too.
         self.tokens = {"age": [u[1] for u in users], "gender": [u[2] for u in users], "occupation": [u[3] for u in users], "year": [i[2] for i in items]}

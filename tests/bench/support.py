@@ -30,8 +30,8 @@ def evection(home, *args):
                           env=dict(os.environ, EVECTION_HOME=home), stdin=subprocess.DEVNULL).stdout
 
 
-def evaluate(home, *args):
-    return json.loads(evection(home, "eval", *args, "--json", "--quiet", "--threads", str(THREADS)))
+def evaluate(home, *args, threads=THREADS):
+    return json.loads(evection(home, "eval", *args, "--json", "--quiet", "--threads", str(threads)))
 
 
 def peer_environment():

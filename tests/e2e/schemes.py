@@ -1,4 +1,5 @@
 """Training schemes as they are run: what learns, what is interrupted and goes on, what is wrong and says so."""
+import fcntl
 import glob
 import hashlib
 import json
@@ -172,6 +173,28 @@ def test_trainings_that_are_killed_go_on_to_the_same_bits():
         assert artifacts(home) == artifacts(whole), (artifacts(home), artifacts(whole))
         assert killed < 4 or "going on from a checkpoint" in done.stderr, done.stderr
         assert leftovers(home) == []
+
+
+def test_checkpoints_that_nobody_goes_on_from_are_removed_a_week_later():
+    with Home() as home:
+        generate(home, users=40, items=50)
+        folder = os.path.join(home.path, "artifacts")
+        os.makedirs(folder)
+
+        def unfinished(letter, days):
+            files = [f"{letter * 64}.checkpoint.1{end}" for end in ("", ".lock", ".7.state", ".2.best")]
+            for k, name in enumerate(files):
+                path = os.path.join(folder, name)
+                home.file(path, "of no use")
+                os.utime(path, (time.time() - 86400 * (days + k),) * 2)
+            return files
+        _, late, busy, _ = (unfinished(*x) for x in (("a", 8), ("b", 6), ("c", 8), ("d", 1)))
+        home.file(os.path.join(folder, "d" * 64 + ".evm"), "the artifact of a fit that ended elsewhere")
+        with open(os.path.join(folder, busy[1]), "w", encoding="utf-8") as lock:
+            os.utime(lock.name, (0, 0))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            home.run("fit", "agent:popular", "--data", "world")
+        assert sorted(leftovers(home)) == sorted(late + busy), leftovers(home)
 
 
 def test_a_checkpoint_that_is_damaged_or_of_something_else_is_not_gone_on_from():

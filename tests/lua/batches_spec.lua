@@ -337,7 +337,7 @@ describe("handles", function()
     local calls = {
       { net, words "pairs sequences rows features" }, { data, words "vectors encoder network split measure" },
       { model, words "kind recall score rank item_scores" }, { data:encoder { query = item[s.item], item = item, batches = s }, words "recall score rank" },
-      { b, words "fill per_epoch rows fields n_features" }, { s, words "fill fields" },
+      { b, words "fill per_epoch rows held fill_held fields n_features" }, { s, words "fill fields" },
     }
     for _, call in ipairs(calls) do
       for _, method in ipairs(call[2]) do
@@ -490,7 +490,7 @@ describe("a ranker's fields", function()
     local net, d = nn.net { seed = 3 }, 3
     local b = net:rows(data, { size = 16, use_ids = "always" })
     local f = nn.fields(net, b, d, { scale = 0.5 })
-    local linear, pairs_of = f.linear(), f.pairs()
+    local linear, pairs_of, others, l2 = f.linear(), f.pairs(), f.others(f.flat), f.l2(0.25)
     local names = {}
     for i, field in ipairs(b:fields()) do
       names[i] = ("%s %s%s"):format(field.from, field.name, field.id and "(id)" or "")
@@ -507,14 +507,20 @@ describe("a ranker's fields", function()
     net:find("fields.linear.dense"):fill { 0.3, -0.7 }
     net:find("fields.base"):fill { 0.25 }
     local rows = b:fill(2)
-    local plan = net:plan { outputs = { linear, pairs_of, f.flat } }
+    local plan = net:plan { outputs = { linear, pairs_of, f.flat, others, l2 } }
     plan:run(0)
-    local got_linear, got_pairs, flat = plan:value(linear), plan:value(pairs_of), plan:value(f.flat)
+    local got_linear, got_pairs, flat, got_others = plan:value(linear), plan:value(pairs_of), plan:value(f.flat), plan:value(others)
     local codes, weights, dense, table_, own = b.codes:values(), b.weights:values(), b.dense:values(),
       net:find("fields.vectors"):values(), net:find("fields.vectors.dense"):values()
-    local w = { 0.3, -0.7 }
+    local w, squares = { 0.3, -0.7 }, 0
     for r = 0, rows - 1 do
       local sum, parts = 0.25, {}
+      for s = 1, 3 do
+        local code, x = codes[r * 3 + s], weights[r * 3 + s]
+        local size = numbers[code + 1] ^ 2
+        for c = 1, d do size = size + table_[code * d + c] ^ 2 end
+        squares = squares + size * x * (s == 1 and 0.25 or 1) / rows
+      end
       for s = 1, 3 do
         local code, x = codes[r * 3 + s], weights[r * 3 + s]
         sum = sum + numbers[code + 1] * x
@@ -530,6 +536,12 @@ describe("a ranker's fields", function()
         for c = 1, d do parts[3 + k][c] = own[(k - 1) * d + c] * dense[r * 2 + k] end
         assert.near(dense[r * 2 + k], flat[r * (3 * d + 2) + 3 * d + k], 1e-5)
       end
+      for c = 1, d do
+        for s = 1, 3 do
+          assert.near(parts[1][c] + parts[2][c] + parts[3][c] - parts[s][c], got_others[r * (3 * d + 2) + (s - 1) * d + c], 1e-5)
+        end
+      end
+      for k = 1, 2 do assert.equal(0, got_others[r * (3 * d + 2) + 3 * d + k]) end
       local product = 0
       for i = 1, 5 do
         for j = i + 1, 5 do
@@ -539,6 +551,40 @@ describe("a ranker's fields", function()
       assert.near(sum, got_linear[r + 1], 1e-4)
       assert.near(product, got_pairs[r + 1], 1e-4)
     end
+    for k = 1, 2 do
+      squares = squares + w[k] ^ 2
+      for c = 1, d do squares = squares + own[(k - 1) * d + c] ^ 2 end
+    end
+    assert.near(squares / 2, plan:value(l2)[1], 1e-4)
+  end)
+
+  it("are of rows, a share of which no epoch has", function()
+    local data = ranked(makers())
+    local all = nn.net {}:rows(data, { size = 64 }):rows()
+    for _, by in ipairs { "rows", "slates" } do
+      local net = nn.net { seed = 3 }
+      local b = net:rows(data, { size = 64, held = 0.3, held_by = by, use_ids = "always" })
+      local codes, first, there = b.codes, 0, { {}, {} }
+      local function look(n, list)
+        local c = codes:values()
+        for r = 0, n - 1 do list[c[3 * r + 1]] = (list[c[3 * r + 1]] or 0) + 1 end
+      end
+      assert.equal(all, b:rows() + b:held())
+      assert.near(0.3 * all, b:held(), 0.1 * all)
+      for step = 0, b:per_epoch() - 1 do look(b:fill(step), there[1]) end
+      while first < b:held() do
+        local n = b:fill_held(first)
+        look(n, there[2])
+        first = first + n
+      end
+      assert.equal(b:held(), first)
+      local both, users = 0, 0
+      for user in pairs(there[2]) do both, users = both + (there[1][user] and 1 or 0), users + 1 end
+      if by == "slates" then assert.equal(0, both) else assert.equal(true, both > 0.8 * users) end
+      support.refused("of " .. b:held() .. " that are held", b.fill_held, b, b:held())
+    end
+    support.refused("held_by: 'user'", function() nn.net {}:rows(data, { held = 0.5, held_by = "user" }) end)
+    support.refused("that are held", function() nn.net {}:pairs(small:view(native.TRAIN)):fill_held(0) end)
   end)
 
   it("are asked for by who ranks alone", function()
@@ -572,10 +618,45 @@ local function auc(model, data, all)
 end
 
 describe("a net that ranks", function()
+  it("stops when the rows that are held are told no better, and is the best until then", function()
+    local data = ranked(makers())
+    local function held_loss(net, b, loss)
+      local plan = net:plan { outputs = { loss } }
+      b:fill_held(0) -- all of them
+      plan:run(0)
+      return plan:value(loss)[1]
+    end
+    local function train(epochs, patience)
+      local net = nn.net { seed = 3 }
+      local b = net:rows(data, { size = 2048, held = 0.2, use_ids = "always" })
+      assert.equal(true, b:held() <= 2048)
+      local f = nn.fields(net, b, 8)
+      local logit = f.linear() + f.pairs()
+      local loss, losses, made = nn.loss.log_loss()(logit, b.label), {}, {}
+      serial = serial + 1
+      native.data_artifact(data, ("%s/held%d.model"):format(support.folder, serial), 1)
+      local model = nn.train { data = data, net = net, batches = b, loss = loss, held_loss = loss, epochs = epochs, patience = patience,
+        optimiser = nn.adam { rate = 0.1 }, model = function()
+          losses[#losses + 1] = held_loss(net, b, loss)
+          made[#made + 1] = data:network { logit = logit, batches = b }
+          return made[#made]
+        end }
+      return model, losses, made
+    end
+    local model, losses, made = train(60, 3)
+    local best = 1
+    for i, x in ipairs(losses) do if x < losses[best] then best = i end end
+    assert.equal(true, best > 1 and best < 57)
+    assert.equal(best + 3, #losses)
+    assert.equal(made[best], model)
+    local _, again = train(best, 3) -- held rows change nothing of what is learnt after them
+    assert.same({ unpack(losses, 1, best) }, again)
+  end)
+
   for _, name in ipairs { "deep_fm", "dcn_v2" } do
     it(("(%s) learns who likes what, where neither alone tells"):format(name), function()
       local data, all = ranked(makers())
-      local model = fit(name, data, { epochs = 40, rate = 0.005, size = 128, use_ids = "always", l2 = 1e-4, dropout = 0.1, field_dropout = 0.1 })
+      local model = fit(name, data, { epochs = 40, rate = 0.1, size = 128, use_ids = "always", l2 = 0.01, dropout = 0.1, field_dropout = 0.1 })
       assert.equal("network", model:kind())
       local plain, got = auc(data:ranker { use_ids = "always" }, data, all), auc(model, data, all)
       if got <= plain + 0.1 then error(("AUC %.3f, of a logistic regression %.3f"):format(got, plain)) end

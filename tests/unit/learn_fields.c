@@ -1,8 +1,8 @@
 /* learn_fields.c - rows as features and as columns: against the data themselves, unknown and missing values, packs, other data. */
 #include <math.h>
 
+#include "import_world.h"
 #include "learn/learn.h"
-#include "support.h"
 
 enum { USERS = 30, ITEMS = 40, SLATE = 12, COLOURS = 5, TAGS = 24 };
 
@@ -40,21 +40,9 @@ static void open_world(ev_snapshot **s, unsigned n_users) {
     for (unsigned k = 0; k < n_tags(i); k++) ev_buf_printf(&items, "%st%u", k > 0 ? " " : "", tag_of(i, k));
     ev_buf_printf(&items, "\t\n");
   }
-  write_text(in_folder("f.csv"), inter.data, inter.len);
-  write_text(in_folder("f.user"), users.data, users.len);
-  write_text(in_folder("f.item"), items.data, items.len);
-  const char *files[] = {in_folder("f.csv"), in_folder("f.user"), in_folder("f.item")};
-  ev_import_options o;
-  ev_import_defaults(&o);
-  o.files = files;
-  o.n_files = 3;
-  assert_int_equal(ev_import(&o, in_folder("world")), EV_OK);
-  assert_int_equal(ev_snapshot_open(s, in_folder("world")), EV_OK);
+  import_world(s, EV_SPLIT_AUTO, &inter, &users, &items);
   assert_int_equal(ev_snapshot_n_users(*s), n_users);
   assert_int_equal(ev_snapshot_n_items(*s), ITEMS);
-  ev_buf_free(&inter);
-  ev_buf_free(&users);
-  ev_buf_free(&items);
 }
 
 static const char *const dense_names[] = {"score", "rank.knn"}, *const user_columns[] = {"age", "job"},

@@ -1,8 +1,8 @@
 /* learn_gbdt.c - boosted trees: every split against an exhaustive search, planted shapes, what tokens tell, options. */
 #include <math.h>
 
+#include "import_world.h"
 #include "learn/learn.h"
-#include "support.h"
 
 enum { USERS = 60, ITEMS = 120, SLATE = 30, DENSE = 3, COLOURS = 6, TAGS = 5 };
 
@@ -33,19 +33,7 @@ static void open_world(ev_snapshot **s) {
       if (tags_of(i) >> t & 1) ev_buf_printf(&items, "%st%u", n++ > 0 ? " " : "", t);
     ev_buf_printf(&items, "\n");
   }
-  write_text(in_folder("g.csv"), inter.data, inter.len);
-  write_text(in_folder("g.user"), users.data, users.len);
-  write_text(in_folder("g.item"), items.data, items.len);
-  const char *files[] = {in_folder("g.csv"), in_folder("g.user"), in_folder("g.item")};
-  ev_import_options o;
-  ev_import_defaults(&o);
-  o.files = files;
-  o.n_files = 3;
-  assert_int_equal(ev_import(&o, in_folder("world")), EV_OK);
-  assert_int_equal(ev_snapshot_open(s, in_folder("world")), EV_OK);
-  ev_buf_free(&inter);
-  ev_buf_free(&users);
-  ev_buf_free(&items);
+  import_world(s, EV_SPLIT_AUTO, &inter, &users, &items);
 }
 
 static double sigmoid(double x) { return 1 / (1 + exp(-x)); }

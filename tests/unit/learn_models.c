@@ -74,16 +74,6 @@ static ev_status fit(int which, const world *w, const char *path, uint64_t seed)
   }
 }
 
-static bool same_bytes(const char *a, const char *b) {
-  ev_buf x = {0}, y = {0};
-  assert_int_equal(ev_file_read(&x, a, 1 << 30), EV_OK);
-  assert_int_equal(ev_file_read(&y, b, 1 << 30), EV_OK);
-  bool same = x.len == y.len && memcmp(x.data, y.data, x.len) == 0;
-  ev_buf_free(&x);
-  ev_buf_free(&y);
-  return same;
-}
-
 static void threads_change_no_byte_and_the_seed_does(void **s) {
   (void)s;
   world w;

@@ -96,6 +96,37 @@ static void every_rule_follows_its_formula(void **state) {
       }
 }
 
+/* A quarter of the rate for the parameter is a quarter of the optimiser's, whatever the rule. */
+static void a_parameter_has_a_rate_of_its_own(void **state) {
+  (void)state;
+  for (int kind = 0; kind < 5; kind++)
+    for (int lazy = 0; lazy < 2; lazy++) {
+      ev_optimiser_options o;
+      ev_optimiser_defaults(&o, (ev_optimiser_kind)kind);
+      o.weight_decay = 0.3f;
+      model a = open_model(&o, lazy), b = open_model(&o, lazy);
+      ev_optimiser_free(b.o);
+      MUST(ev_graph_parameter_rate(b.g, b.w, 0.25f));
+      MUST(ev_optimiser_new(&b.o, b.p, &o)); /* a rate is read when the optimiser is made */
+      memcpy(ev_graph_values(b.g, ev_graph_find(b.g, "c"), NULL), ev_graph_values(a.g, ev_graph_find(a.g, "c"), NULL), DIM * sizeof(float));
+      memcpy(ev_graph_values(b.g, b.w, NULL), ev_graph_values(a.g, a.w, NULL), ROWS * DIM * sizeof(float));
+      for (int i = 0; i < STEPS; i++) {
+        MUST(ev_plan_run(a.p, true, (uint64_t)i, NULL));
+        MUST(ev_plan_run(b.p, true, (uint64_t)i, NULL));
+        MUST(ev_optimiser_step(a.o, 0.05f / (float)(1 + i) * 0.25f));
+        MUST(ev_optimiser_step(b.o, 0.05f / (float)(1 + i)));
+      }
+      const float *x = ev_graph_values(a.g, a.w, NULL), *y = ev_graph_values(b.g, b.w, NULL);
+      for (int i = 0; i < ROWS * DIM; i++) assert_true(fabs(x[i] - y[i]) <= 1e-7);
+      assert_int_equal(ev_graph_parameter_rate(b.g, b.w, -1), EV_EINVAL);
+      assert_int_equal(ev_graph_parameter_rate(b.g, b.w, NAN), EV_EINVAL);
+      assert_int_equal(ev_graph_parameter_rate(b.g, ev_graph_find(b.g, "c"), 1), EV_EINVAL);
+      assert_int_equal(ev_graph_parameter_rate(b.g, 100000, 1), EV_EINVAL);
+      close_model(&a);
+      close_model(&b);
+    }
+}
+
 static void lazy_and_dense_agree_where_every_row_is_touched_once(void **state) {
   (void)state;
   ev_optimiser_options o;
@@ -219,6 +250,7 @@ static void the_number_of_threads_changes_no_bit(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_rule_follows_its_formula),
+      cmocka_unit_test(a_parameter_has_a_rate_of_its_own),
       cmocka_unit_test(lazy_and_dense_agree_where_every_row_is_touched_once),
       cmocka_unit_test(a_checkpoint_goes_on_bit_for_bit),
       cmocka_unit_test(another_graphs_checkpoint_is_refused_and_changes_nothing),

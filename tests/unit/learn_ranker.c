@@ -1,8 +1,8 @@
 /* learn_ranker.c - rankers on planted clicks: weights, ordering, interactions, sampling; scores against the formula. */
 #include <math.h>
 
+#include "import_world.h"
 #include "learn/learn.h"
-#include "support.h"
 
 /* Users and items have a side, a or b; items a quality. Slates hold random items with planted columns. */
 enum { USERS = 120, ITEMS = 200, SLATE = 40 };
@@ -17,19 +17,7 @@ static void open_world(ev_snapshot **s, bool other_sides) {
     ev_buf_printf(&users, "u%d\t%s\n", u, other_sides && u == 7 ? "c" : u % 2 == 0 ? "a" : "b");
   }
   for (int i = 0; i < ITEMS; i++) ev_buf_printf(&items, "i%d\t%s\t%d\tt%d t%d\n", i, i / 2 % 2 == 0 ? "a" : "b", i * 37 % 100, i % 3, 3 + i % 2);
-  write_text(in_folder("r.csv"), inter.data, inter.len);
-  write_text(in_folder("r.user"), users.data, users.len);
-  write_text(in_folder("r.item"), items.data, items.len);
-  const char *files[] = {in_folder("r.csv"), in_folder("r.user"), in_folder("r.item")};
-  ev_import_options o;
-  ev_import_defaults(&o);
-  o.files = files;
-  o.n_files = 3;
-  assert_int_equal(ev_import(&o, in_folder("world")), EV_OK);
-  assert_int_equal(ev_snapshot_open(s, in_folder("world")), EV_OK);
-  ev_buf_free(&inter);
-  ev_buf_free(&users);
-  ev_buf_free(&items);
+  import_world(s, EV_SPLIT_AUTO, &inter, &users, &items);
 }
 
 static double sigmoid(double x) { return 1 / (1 + exp(-x)); }

@@ -4,8 +4,8 @@
 
 #include <math.h>
 
+#include "import_world.h"
 #include "learn/learn.h"
-#include "support.h"
 
 /* ---- A small world: users like one of five groups; some items nobody touched, some users touched nothing --------*/
 typedef struct world {
@@ -44,17 +44,7 @@ static void open_world(world *w, size_t n_users, size_t n_items) {
   }
   ev_buf_printf(&users, "user_id:token\n");
   for (size_t u = 0; u < n_users + STRANGERS; u++) ev_buf_printf(&users, "u%zu\n", u);
-  write_text(in_folder("w.csv"), inter.data, inter.len);
-  write_text(in_folder("w.item"), items.data, items.len);
-  write_text(in_folder("w.user"), users.data, users.len);
-  const char *files[] = {in_folder("w.csv"), in_folder("w.item"), in_folder("w.user")};
-  ev_import_options o;
-  ev_import_defaults(&o);
-  o.files = files;
-  o.n_files = 3;
-  o.split = EV_SPLIT_RATIO;
-  assert_int_equal(ev_import(&o, in_folder("world")), EV_OK);
-  assert_int_equal(ev_snapshot_open(&w->s, in_folder("world")), EV_OK);
+  import_world(&w->s, EV_SPLIT_RATIO, &inter, &users, &items);
   assert_int_equal(ev_view_new(&w->v, w->s, EV_TRAIN), EV_OK);
   w->n_users = ev_snapshot_n_users(w->s);
   w->n_items = ev_snapshot_n_items(w->s);
@@ -65,8 +55,7 @@ static void open_world(world *w, size_t n_users, size_t n_items) {
     size_t len;
     w->number[i] = strtoull(ev_snapshot_item_id(w->s, (uint32_t)i, &len) + 1, NULL, 10);
   }
-  void *blocks[] = {taken, inter.data, items.data, users.data};
-  for (int i = 0; i < 4; i++) ev_free(blocks[i]);
+  ev_free(taken);
 }
 
 static void close_world(world *w) {

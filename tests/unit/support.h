@@ -45,6 +45,16 @@ __attribute__((unused)) static void write_text(const char *path, const char *tex
   fclose(f);
 }
 
+__attribute__((unused)) static bool same_bytes(const char *a, const char *b) { /* two files */
+  ev_buf x = {0}, y = {0};
+  assert_int_equal(ev_file_read(&x, a, 1 << 30), EV_OK);
+  assert_int_equal(ev_file_read(&y, b, 1 << 30), EV_OK);
+  bool same = x.len == y.len && memcmp(x.data, y.data, x.len) == 0;
+  ev_buf_free(&x);
+  ev_buf_free(&y);
+  return same;
+}
+
 /* Runs `call` (an ev_status expression) with its first, second, … allocation failing, until it gets through; in between
  * it must say EV_ENOMEM. `undo` is run after a success. */
 #define ASSERT_SURVIVES_FAULTS(call, undo)                       \

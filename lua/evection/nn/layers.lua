@@ -41,13 +41,14 @@ function layers.embedding(net, n, d, options)
   return make(("nn.embedding(%d, %d)"):format(n, d), { of = function(ids) return p.weight[ids] end, weight = p.weight, parameters = p })
 end
 
--- x (N, from) W (from, to) + b.
+-- x (N, from) W (from, to) + b. rate: of its parameters, times the optimiser's.
 function layers.linear(net, from, to, options)
   whole(from, "linear: from")
   whole(to, "linear: to")
-  local o = object.options(options, { bias = true, init = "xavier", scale = 1, name = "linear" }, "linear")
+  local o = object.options(options, { bias = true, init = "xavier", scale = 1, rate = 1, name = "linear" }, "linear")
   local p = parameters(net, fresh(net, o.name, "w"), {
-    w = { { from, to }, { init = o.init, scale = o.scale } }, bias = o.bias and { { to }, { init = "zeros", decay = 0 } } or nil,
+    w = { { from, to }, { init = o.init, scale = o.scale, rate = o.rate } },
+    bias = o.bias and { { to }, { init = "zeros", decay = 0, rate = o.rate } } or nil,
   })
   return make(("nn.linear(%d -> %d%s)"):format(from, to, o.bias and "" or ", no bias"), { parameters = p, of = function(x)
     local y = x:matmul(p.w)
@@ -69,16 +70,17 @@ local function check_activation(word, what)
 end
 
 -- Linear layers one behind the other: mlp(net, { 64, 32, 1 }). The activation stands after each but the last, which has `last`
--- (default "none"); dropout of the share p after each activation.
+-- (default "none"); dropout of the share p after each activation. rate: of their parameters, times the optimiser's. begin: the
+-- scale of the last layer's weights (0: what is added to others begins as nothing).
 function layers.mlp(net, sizes, options)
-  local o = object.options(options, { activation = "relu", last = "none", dropout = 0, name = "mlp" }, "mlp")
+  local o = object.options(options, { activation = "relu", last = "none", dropout = 0, rate = 1, begin = 1, name = "mlp" }, "mlp")
   check_activation(o.activation, "mlp")
   check_activation(o.last, "mlp")
   number(o.dropout, 0, 0.999, "mlp: dropout")
   if type(sizes) ~= "table" or #sizes < 2 then error("mlp(net, { from, …, to }): at least two sizes", 2) end
   local list, p = {}, {}
   for i = 1, #sizes - 1 do
-    list[i] = layers.linear(net, sizes[i], sizes[i + 1], { name = o.name })
+    list[i] = layers.linear(net, sizes[i], sizes[i + 1], { name = o.name, rate = o.rate, scale = i == #sizes - 1 and o.begin or 1 })
     for word, t in pairs(list[i].parameters) do p[word .. i] = t end
   end
   return make(("nn.mlp(%s, %s)"):format(table.concat(sizes, " -> "), o.activation), { parameters = p, of = function(x)

@@ -10,6 +10,7 @@ local samplers = require "evection.nn.samplers"
 --                       word that the ids have in it: of(b.negative, b, "negative") may look at b.negative_known
 --   bias = nil,         a tensor (n_items): added to an item's score
 --   loss = bpr, sampler = what the loss wants, else uniform(1)
+--   scheme = {},        loss, sampler, regulariser and cosine, where they are not given beside it
 --   size = 2048,        pairs a batch
 --   draw = nil,         further options of net:pairs, such as { id_dropout = 0.1, known_only = true }
 --   cosine = false,     scores are cosines (what cosine_contrastive wants, and has)
@@ -17,6 +18,7 @@ local samplers = require "evection.nn.samplers"
 -- } → { batches, loss (a scalar), positive (B), negative (B, n), cosine, sampler }
 local function match(opts)
   local o = {}
+  for _, word in ipairs { "loss", "sampler", "regulariser", "cosine" } do o[word] = (opts.scheme or {})[word] end
   for name, value in pairs(opts) do o[name] = value end
   local loss = o.loss or losses.bpr()
   local sampler = o.sampler or samplers[type(loss) == "table" and loss.sampler or "uniform"](1)

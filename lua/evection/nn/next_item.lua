@@ -9,13 +9,14 @@ local losses = require "evection.nn.losses"
 --   item,               the items' vectors: a tensor (n, D)
 --   encode = function(b) … end,   the batch → a vector (T, D) for each row of the sequences: of what came so far, itself included
 --   bias = nil,         a tensor (n): added to an item's score
---   loss = full_softmax, sampler = what the loss wants, else uniform(1)
+--   loss = full_softmax, sampler = what the loss wants, else uniform(1); scheme = {}: both, where they are not given beside it
 --   size = 128, max_length = 50, position = "start", window = false    as net:sequences has them
 --   scale = 1,          scores are multiplied by it
 -- } → { batches, loss (a scalar), query (T, D), sampler }
 return function(opts)
-  local loss = opts.loss or losses.full_softmax()
-  local sampler = opts.sampler or samplers[type(loss) == "table" and loss.sampler or "uniform"](1)
+  local scheme = opts.scheme or {}
+  local loss = opts.loss or scheme.loss or losses.full_softmax()
+  local sampler = opts.sampler or scheme.sampler or samplers[type(loss) == "table" and loss.sampler or "uniform"](1)
   if type(sampler) ~= "table" or type(sampler.options) ~= "table" then error("next_item: the sampler is none of nn.sampler's", 2) end
   if type(opts.encode) ~= "function" then error("next_item: encode is a function of the batch", 2) end
   local item, scale = opts.item, opts.scale or 1

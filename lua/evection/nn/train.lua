@@ -20,7 +20,7 @@ local function check(opts)
   end
   if type(opts.model) ~= "function" then error("train: model is a function that makes one, such as function() return data:vectors { … } end", 3) end
   local known = { data = 1, net = 1, batches = 1, loss = 1, model = 1, optimiser = 1, schedule = 1, epochs = 1, held = 1, known = 1, metric = 1, patience = 1,
-    validate_every = 1 }
+    validate_every = 1, held_loss = 1, scheme = 1 }
   for name in pairs(opts) do
     if not known[name] then error(("train has no option '%s'"):format(tostring(name)), 3) end
   end
@@ -29,19 +29,24 @@ end
 local function new(opts)
   check(opts)
   local self = setmetatable({}, Training)
-  local b = opts.batches
+  local b, scheme = opts.batches, opts.scheme or {}
   self.data, self.batches, self.make = opts.data, b, opts.model
   self.held, self.known = opts.held, opts.known
   local word, cutoff = tostring(opts.metric or "ndcg@20"):match "^(%l+)@(%d+)$"
   if word ~= "ndcg" and word ~= "recall" then error(("train: metric '%s' is none of ndcg@K, recall@K"):format(tostring(opts.metric)), 3) end
   self.metric, self.cutoff = word, tonumber(cutoff)
   if self.held and not self.known then error("train: held wants known: what those users are known to have", 3) end
+  if self.held and opts.held_loss then error("train: held or held_loss, not both", 3) end
+  if opts.held_loss and b:held() > 0 then
+    self.held_loss, self.watch = opts.held_loss, opts.net:plan { outputs = { opts.held_loss } }
+  end
+  self.validates = self.held ~= nil or self.watch ~= nil
   self.epochs = object.number(opts.epochs or 20, 1, 1e6, "train: epochs", 4)
   self.patience = object.number(opts.patience or 5, 1, 1e6, "train: patience", 4)
   self.every = object.number(opts.validate_every or 1, 1, 1e6, "train: validate_every", 4)
-  local optimiser = opts.optimiser or optimisers.adam()
+  local optimiser = opts.optimiser or scheme.optimiser or optimisers.adam()
   if type(optimiser) ~= "table" or type(optimiser.rate) ~= "number" then error("train: the optimiser is none of nn.sgd, momentum, adagrad, adam, adamw", 3) end
-  self.rate, self.schedule = optimiser.rate, opts.schedule or schedules.constant()
+  self.rate, self.schedule = optimiser.rate, opts.schedule or scheme.schedule or schedules.constant()
   self.plan = opts.net:plan { loss = opts.loss }
   self.optimiser = self.plan:optimiser(optimiser.options)
   self.per_epoch = object.number(b:per_epoch(), 1, 2 ^ 40, "train: batches:per_epoch()", 4)
@@ -61,7 +66,8 @@ function Training:show(event, note)
   local at = self.at
   local epoch, did = math.floor(math.max(0, at.step - 1) / self.per_epoch) + 1, self.did
   self.report(("epoch %d/%d"):format(epoch, self.epochs), at.step, self.steps, at.rows > 0 and at.loss / at.rows or nil, {
-    event = event, note = note, metric = ("%s@%d"):format(self.metric, self.cutoff), value = self.held and at.value or nil, best = at.best,
+    event = event, note = note, metric = self.watch and "held loss" or ("%s@%d"):format(self.metric, self.cutoff),
+    value = self.validates and at.value or nil, best = at.best,
     is_best = at.best_epoch == at.closed,
     rate = did.seconds > 0 and did.rows / did.seconds or nil,
     left = did.steps > 0 and (self.steps - at.step) * (native.now() - self.started) / did.steps or nil, -- validations included
@@ -148,18 +154,30 @@ function Training:step()
   if self.path and now - self.saved >= self.checkpoint_s then self:save() end
 end
 
+-- The mean of held_loss over the rows that are held.
+function Training:loss_of_held()
+  local b, sum, rows = self.batches, 0, 0
+  while rows < b:held() do
+    local n = b:fill_held(rows)
+    self.watch:run(self.at.step, false)
+    sum, rows = sum + n * self.watch:value(self.held_loss)[1], rows + n
+  end
+  return sum / rows
+end
+
 -- A model of the parameters as they are; the better one of it and the best so far stays.
 function Training:validate()
   local at = self.at
   local model = self.make()
   if type(model) ~= "userdata" then error("train: model() returned no model", 0) end
   local value = 0
-  if self.held then
-    value = self.held:measure(model, self.known, self.cutoff)[self.metric]
-    if type(value) ~= "number" or value ~= value then error(("train: the validation gave %s"):format(tostring(value)), 0) end
-  end
+  if self.held then value = self.held:measure(model, self.known, self.cutoff)[self.metric]
+  elseif self.watch then value = self:loss_of_held() end
+  if type(value) ~= "number" or value ~= value then error(("train: the validation gave %s"):format(tostring(value)), 0) end
   at.value = value
-  if not self.held or not at.best or value > at.best then
+  local better = not self.validates or not at.best or value > at.best
+  if self.watch and at.best then better = value < at.best end
+  if better then
     if self.best then native.model_discard(self.data, self.best) end
     self.best, at.best, at.best_epoch, at.bad = model, value, at.step / self.per_epoch, 0
   else
@@ -173,7 +191,7 @@ function Training:close_epoch()
   local at = self.at
   local epoch = at.step / self.per_epoch
   local last = epoch >= self.epochs
-  if last or (self.held and epoch % self.every == 0) then
+  if last or (self.validates and epoch % self.every == 0) then
     local ok, message = pcall(self.validate, self)
     if not ok then
       if native.interrupted() then self:interrupted() end
@@ -183,13 +201,15 @@ function Training:close_epoch()
   at.closed = epoch
   self:show "epoch"
   at.loss, at.rows = 0, 0
-  return last or (self.held ~= nil and at.bad >= self.patience)
+  return last or (self.validates and at.bad >= self.patience)
 end
 
--- train { data, net, batches, loss, model = function() … end, optimiser = adam(), schedule = constant(), epochs = 20, held = nil,
--- known = nil, metric = "ndcg@20", patience = 5, validate_every = 1 } → model
+-- train { data, net, batches, loss, model = function() … end, scheme = {}, optimiser = adam(), schedule = constant(), epochs = 20, held = nil,
+-- known = nil, metric = "ndcg@20", held_loss = nil, patience = 5, validate_every = 1 } → model
 -- held: what every validate_every epochs is measured on; the best model is returned, and `patience` validations without a
--- better one end the training. Without held the last one is returned.
+-- better one end the training. held_loss, of batches of rows some of which are held: the scalar whose mean over those is to be
+-- least instead. Without either, or when no row is held, the last model is returned.
+-- scheme: the optimiser and the schedule, where they are not given beside it.
 local function train(opts)
   local self = new(opts)
   self:resume()
