@@ -253,4 +253,18 @@ void ev_feed_item(ev_feed *f, uint32_t item, uint32_t *generation, double *born_
  * user's times an item's plus the appeal is the liking. @param[out] users (users, dims), items (items, dims), appeal (items); NULL: not wanted */
 void ev_feed_features(ev_feed *f, double noise, float *users, float *items, float *appeal);
 
+/* Policies that come with it. Rows whose mask is 0 stay as they are (NULL: all are filled); a place without an item is EV_NONE. What
+ * is drawn depends on the seed and the number of the session that a row will be. propensity (n, places): the probability of the
+ * item given those above it, or NULL. Items are scored by user · item + bias. EV_ENOMEM; EV_EINVAL: a score is no number. */
+typedef struct ev_feed_scores {
+  const float *users, *items, *bias; /* (users, dims), (items, dims), (items) or NULL */
+  size_t dims;
+} ev_feed_scores;
+ev_status ev_feed_show_random(const ev_feed *f, uint32_t *slates, float *propensity, size_t n, uint64_t seed, const float *mask);
+ev_status ev_feed_show_top(const ev_feed *f, uint32_t *slates, size_t n, const float *scores, const float *mask); /* scores (items): the best for everybody */
+ev_status ev_feed_show_ranked(const ev_feed *f, uint32_t *slates, const uint32_t *users, size_t n, const ev_feed_scores *s, const float *mask); /* threaded */
+/* Without replacement, e^(score / temperature) (Plackett 1975, Luce 1959). Threaded. */
+ev_status ev_feed_show_sampled(const ev_feed *f, uint32_t *slates, float *propensity, const uint32_t *users, size_t n, const ev_feed_scores *s, float temperature, uint64_t seed,
+                               const float *mask);
+
 #endif
