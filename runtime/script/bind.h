@@ -152,6 +152,8 @@ void ev_bind_eval(lua_State *L);
 void ev_bind_ledger(lua_State *L);
 void ev_bind_index(lua_State *L);
 void ev_bind_items(lua_State *L);
+void ev_bind_sequential(lua_State *L);
+void ev_bind_feed(lua_State *L);
 void ev_bind_graph(lua_State *L);
 void ev_bind_train(lua_State *L);
 void ev_bind_batches(lua_State *L); /* after data, models and graphs: it gives them methods */

@@ -62,6 +62,8 @@ static int open_native(lua_State *L) {
   ev_bind_ledger(L);
   ev_bind_index(L);
   ev_bind_items(L);
+  ev_bind_sequential(L);
+  ev_bind_feed(L);
   ev_bind_graph(L);
   ev_bind_train(L);
   ev_bind_batches(L);
