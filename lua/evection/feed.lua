@@ -94,6 +94,9 @@ function feed.value(f, show, n)
   return worth, clicks
 end
 
+-- vector(n | list) → n zeros, or these numbers: what scores, counts and masks are made of. +, -, *, / work on whole vectors.
+function feed.vector(what) return native.vector(what) end
+
 -- parameters() → list of { name, about, default, low, high, whole }, the same of a segment.
 function feed.parameters() return native.feed_parameters() end
 

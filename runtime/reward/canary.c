@@ -9,6 +9,9 @@
 #include "sequential.h"
 
 #define CUT 0.75
+/* Few of the first events are the challenger's, and each weighs 1 / share: bets as large as there are without patience would spend
+ * the interval's errors, and its capital, on them. */
+#define PATIENCE 10
 #define CAPITAL_MAX 1e300
 
 void ev_canary_defaults(ev_canary_options *o) { *o = (ev_canary_options){.confidence = 0.95, .caution = 0.95, .low = 0, .high = 1}; }
@@ -48,6 +51,7 @@ ev_status ev_canary_add(ev_canary *c, bool challenger, double reward, double sha
   double range = o->high - o->low, r = (reward - o->low) / range, q = (0.5 + c->sum[0] + c->sum[1]) / ((double)c->n[0] + (double)c->n[1] + 1);
   double z = (r - q) * (challenger ? 1 / share : -1 / (1 - share));
   double lowest = fmax(q / share, (1 - q) / (1 - share)), highest = fmax((1 - q) / share, q / (1 - share));
+  if (c->n[0] + c->n[1] == 0) c->difference.patience = PATIENCE / (share * (1 - share));
   bet(c, 0, z, o->margin / range, lowest);
   bet(c, 1, -z, o->harm / range, highest);
   ev_sequence_see(&c->difference, 0.5 * (z + 1), 0.5 * (1 - lowest), 0.5 * (1 - z), 0.5 * (1 - highest));

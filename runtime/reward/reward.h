@@ -98,6 +98,7 @@ typedef struct ev_sequence {
   uint32_t drifted;                     /* 1: the intersection became empty: the mean was not constant; the last interval stands */
   double confidence, low, high;
   uint64_t n;
+  double patience;                      /* events that bets are sized as if there had been before; 0 but in a canary */
   double from, to, grid_from, grid_to; /* the interval and what the candidates span, in units of the range */
   ev_sequence_side side[2];
 } ev_sequence;

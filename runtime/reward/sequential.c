@@ -94,9 +94,9 @@ static void settle(ev_sequence *s) { /* what the capitals say of the interval by
 /* ---- One observation ----------------------------------------------------------------------------------------*/
 /* Plug-in bet from what came before (equation 26 there), and the mean before. */
 static double bet(const ev_sequence *s, const ev_sequence_side *side, double *mean) {
-  double n = (double)s->n + 1, variance = (0.25 + side->squares) / n;
+  double n = (double)s->n + 1, variance = (0.25 + side->squares) / n, t = n + s->patience;
   *mean = (0.5 + side->sum) / n;
-  return sqrt(2 * log(2 / alpha(s)) / (variance * n * log1p(n)));
+  return sqrt(2 * log(2 / alpha(s)) / (variance * t * log1p(t)));
 }
 
 static double psi(double lambda, double b) { return (-log1p(-b * lambda) - b * lambda) / (b * b); } /* of y − mean >= −b */
@@ -205,7 +205,7 @@ void ev_sequence_interval(const ev_sequence *s, ev_difference *out) {
 
 ev_status ev_sequence_check(const ev_sequence *s) {
   bool good = s->kind < EV_SEQUENCE_KINDS && s->drifted <= 1 && s->confidence > 0 && s->confidence < 1 && s->low < s->high && isfinite(s->high - s->low) &&
-              s->grid_from >= -1e-9 && s->grid_to <= 1 + 1e-9 && s->grid_from <= s->grid_to && s->from >= -1e-9 && s->to <= 1 + 1e-9 && s->from <= s->to;
+              s->grid_from >= -1e-9 && s->grid_to <= 1 + 1e-9 && s->grid_from <= s->grid_to && s->patience >= 0 && isfinite(s->patience) && s->from >= -1e-9 && s->to <= 1 + 1e-9 && s->from <= s->to;
   for (int k = 0; k < 2 && good; k++) {
     const ev_sequence_side *side = &s->side[k];
     good = isfinite(side->sum) && side->squares >= 0 && side->bets >= 0 && isfinite(side->won) && side->paid >= 0 && side->variance >= 0;
