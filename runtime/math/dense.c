@@ -33,3 +33,19 @@ ev_status ev_spd_solve(float *a, float *b, size_t n, size_t n_rhs) {
   spotrs_("L", &size, &columns, a, &size, b, &size, &info, 1);
   return info == 0 ? EV_OK : ev_fail(EV_EINVAL, "spotrs: %d", info);
 }
+
+ev_status ev_spd_solve_f64(double *a, double *b, size_t n, size_t n_rhs) {
+  int size = (int)n, columns = (int)n_rhs, info;
+  if (n == 0 || n_rhs == 0) return EV_OK;
+  dpotrf_("L", &size, a, &size, &info, 1);
+  for (size_t i = 0; i < n && info == 0; i++)
+    if (!(a[i * n + i] > 0)) info = (int)i + 1;
+  if (info != 0) return ev_fail(EV_EINVAL, "the matrix is not positive definite (at row %d)", info);
+  dpotrs_("L", &size, &columns, a, &size, b, &size, &info, 1);
+  return info == 0 ? EV_OK : ev_fail(EV_EINVAL, "dpotrs: %d", info);
+}
+
+void ev_spd_again_f64(const double *factor, double *b, size_t n, size_t n_rhs) {
+  int size = (int)n, columns = (int)n_rhs, info;
+  if (n > 0 && n_rhs > 0) dpotrs_("L", &size, &columns, factor, &size, b, &size, &info, 1);
+}

@@ -184,6 +184,224 @@ typedef struct ev_event {
 /* All or none, in one transaction. *n_new counts those not known before. */
 ev_status ev_ledger_events(ev_ledger *l, const ev_event *events, size_t n, size_t *n_new);
 
+/* ---- Off-policy evaluation -------------------------------------------------------------------------------------
+ * What a policy π would have earned, from what another one, π₀, showed and logged. A row is one decision: arm a of n_arms was
+ * shown in context x (at a position, where there are several) with propensity p = π₀(a | x), and earned reward r. All in double
+ * precision, and pure functions: nothing is printed, nothing is kept.
+ *
+ * With w = π(a | x) / p, q = q̂(x, a), v = Σ_b π(b | x) q̂(x, b), each mean over the rows:
+ *   dm           v                                               direct method
+ *   ips          w r                                             Horvitz and Thompson 1952
+ *   snips        Σ w r / Σ w                                     Swaminathan and Joachims 2015
+ *   clipped_ips  min(w, c) r                                     Ionides 2008
+ *   dr           v + w (r − q)                                   Dudík, Langford, Li 2011
+ *   sndr         v + Σ w (r − q) / Σ w                           Thomas and Brunskill 2016
+ *   switch_dr    v + w (r − q) where w <= τ, v elsewhere         Wang, Agarwal, Dudík 2017
+ *   dros         v + λ w / (w² + λ) (r − q)                      Su, Dimakopoulou, Krishnamurthy, Dudík 2020: optimistic shrinkage
+ *   mrdr         dr with the q̂ that makes its variance small     Farajtabar, Chow, Ghavamzadeh 2018
+ * c, τ and λ that are not given are chosen by SLOPE (Su, Srinath, Krishnamurthy 2020). In order of use: regress (q̂), reduce
+ * (matrices → columns), measure (columns → estimates); evaluate does them all. */
+typedef struct ev_ope_log { /* borrowed; see ev_ope_check */
+  size_t n, n_arms;
+  size_t n_positions;       /* 1 where there are none */
+  const uint32_t *arm;      /* (n) < n_arms */
+  const uint32_t *position; /* (n) < n_positions, or NULL: all at the first */
+  const double *reward;     /* (n) finite */
+  const double *propensity; /* (n) in (0, 1] */
+} ev_ope_log;
+ev_status ev_ope_check(const ev_ope_log *log); /* EV_EINVAL names the row and the value */
+
+/* A number for every arm in every row: in memory, or made row by row when it is wanted. fn is called on the caller's thread, rows
+ * ascending, and writes n_arms numbers; it may be asked for a row again by a later call. */
+typedef struct ev_ope_matrix {
+  const double *at; /* (n, n_arms) row-major, or NULL: fn */
+  void (*fn)(void *ctx, double *out, size_t row);
+  void *ctx;
+} ev_ope_matrix;
+
+/* The reward model q̂: ridge regression, or logistic regression of rewards 0 and 1, over [1, arm, position, context, arm features,
+ * pair, arm × context when `crossed`], context and features standardised, all but the 1 penalised by penalty/2 |θ|² beside the sum
+ * of the rows' halved squares or log losses. Cross-fitted: rows are dealt into folds by the seed, q̂ of a row comes from the other
+ * folds. Row i is in fold ev_rng_below(folds) of the generator seeded (seed, i + 1). */
+typedef struct ev_ope_features { /* borrowed; zeroed: none */
+  size_t n_context;
+  const double *context;      /* (n, n_context) */
+  size_t n_arm_features;
+  const double *arm_features; /* (n_arms, n_arm_features) */
+  const double *pair;         /* (n, n_arms) what is known of the row and the arm together, or NULL */
+} ev_ope_features;
+typedef struct ev_ope_model {
+  bool logistic;    /* rewards must lie in [0, 1] */
+  bool crossed;     /* an effect of every context column for every arm: EV_EINVAL beyond EV_OPE_PARAMETERS */
+  double penalty;   /* > 0; default 1 */
+  unsigned folds;   /* default 5; 1: no cross-fitting */
+  uint64_t seed;
+  const double *weight; /* (n) of the rows, not negative, or NULL: all 1 */
+  const double *target; /* (n) what is regressed instead of the log's reward, or NULL */
+} ev_ope_model;
+#define EV_OPE_PARAMETERS 2048
+void ev_ope_model_defaults(ev_ope_model *m);
+ev_status ev_ope_regress(double *q, const ev_ope_log *log, const ev_ope_features *x, const ev_ope_model *m); /* q (n, n_arms). Threaded over folds; EV_EINTR */
+/* The same regression, kept: it can say how each row moved it. log, x and m's arrays are borrowed until it is freed. */
+typedef struct ev_ope_fit ev_ope_fit;
+ev_status ev_ope_fit_new(ev_ope_fit **out, const ev_ope_log *log, const ev_ope_features *x, const ev_ope_model *m);
+void ev_ope_fit_free(ev_ope_fit *f); /* NULL does nothing */
+const double *ev_ope_fit_q(const ev_ope_fit *f); /* (n, n_arms) */
+/* To first order, how much each row moved Σ_i Σ_b π(b | x_i) q̂(x_i, b), less Σ_i weight[i] q̂(x_i, a_i), through the regression: its
+ * influence, centred. Without it dm would seem surer than its model is. policy or weight may be NULL: 0. @param[out] moved (n) */
+ev_status ev_ope_fit_moved(double *moved, const ev_ope_fit *f, const ev_ope_matrix *policy, const double *weight);
+/* The weights under which regression makes DR's variance small: π² (1 − p) / p² of the arm shown. For a policy that picks one arm
+ * that is the paper's criterion; for others its part that does not pair arms. */
+ev_status ev_ope_mrdr_weights(double *weight, const ev_ope_log *log, const ev_ope_matrix *policy);
+
+typedef struct ev_ope_columns { /* what the estimators need of each row. Owned when ev_ope_reduce made them, else borrowed */
+  size_t n;
+  double *weight, *reward; /* (n) w, r */
+  double *q, *v;           /* (n), or both NULL: only ips, snips and clipped_ips are estimated */
+  double *mrdr_q, *mrdr_v; /* (n), or both NULL: no mrdr */
+  double q_low, q_high;    /* what q̂ and v lie between (both models) */
+  const ev_ope_fit *fit;   /* borrowed: what q came from, or NULL: q is taken as given */
+  double *moved;           /* (n) with a fit: ev_ope_fit_moved of the policy */
+  double unsupported;      /* policy's mass on arms that the log never showed at that position, mean over the rows */
+  uint32_t worst_arm, worst_position; /* where most of that lies; EV_NONE: nowhere */
+} ev_ope_columns;
+/* q, mrdr_q may be NULL. EV_EINVAL when a row of the policy is no distribution (sums to 1 within 1e-6), naming it. */
+ev_status ev_ope_reduce(ev_ope_columns *out, const ev_ope_log *log, const ev_ope_matrix *policy, const ev_ope_matrix *q, const ev_ope_matrix *mrdr_q);
+ev_status ev_ope_reduce_fit(ev_ope_columns *out, const ev_ope_log *log, const ev_ope_matrix *policy, const ev_ope_fit *fit, const ev_ope_matrix *mrdr_q); /* q is the fit's */
+void ev_ope_columns_free(ev_ope_columns *c);
+
+typedef enum ev_ope_kind {
+  EV_OPE_DM, EV_OPE_IPS, EV_OPE_SNIPS, EV_OPE_CLIPPED_IPS, EV_OPE_DR, EV_OPE_SNDR, EV_OPE_SWITCH_DR, EV_OPE_DROS, EV_OPE_MRDR, EV_OPE_KINDS
+} ev_ope_kind;
+const char *ev_ope_name(ev_ope_kind k);
+
+typedef struct ev_ope_options {
+  double clip, switch_at, shrink; /* c, τ, λ; NaN (default): by SLOPE */
+  double reward_low, reward_high; /* what rewards can be; NaN (default): what is seen. Outside is EV_EINVAL. Bernstein's intervals stand on it */
+  double max_weight;              /* what w can be at most; NaN (default): the largest seen. Likewise */
+  double confidence;              /* default 0.95 */
+  unsigned n_bootstrap;           /* default 1000; 0: no such intervals */
+  double max_unsupported;         /* EV_EINVAL when more of the policy's mass is unsupported; default 0.01 */
+  uint64_t seed;
+} ev_ope_options;
+void ev_ope_defaults(ev_ope_options *o);
+
+typedef struct ev_ope_estimate {
+  double value;                         /* NaN, and all others: not estimated, for want of q̂ */
+  double standard_error;                /* of the mean; delta method for snips and sndr; with a fit, dm, switch_dr and dros count what a row did to q̂ */
+  double low, high;                     /* percentile bootstrap over rows, likewise; the parameter as it is; n_bootstrap 0: value */
+  double bernstein_low, bernstein_high; /* empirical Bernstein (Maurer and Pontil 2009), of what the estimator estimates with this q̂: its bias is not in it */
+  double parameter;                     /* c, τ or λ that was used; NaN: it has none. Infinite: none is needed */
+  double changed;                       /* share of the rows whose weight it changed */
+} ev_ope_estimate;
+
+typedef struct ev_ope_weights {
+  double mean, standard_error;     /* E w = 1 where the log supports the policy */
+  double max, ess;                 /* (Σ w)² / Σ w² */
+  double quantile[5];              /* 0.5, 0.9, 0.95, 0.99, 0.999 */
+  double zero;                     /* share of the rows that the policy would never have chosen */
+  double unsupported;
+} ev_ope_weights;
+
+typedef struct ev_ope_result {
+  ev_ope_estimate at[EV_OPE_KINDS];
+  ev_ope_weights weights;
+} ev_ope_result;
+/* Threaded over resamples, the same bits for any number of threads. EV_EINVAL: no support, no rows, a reward out of range. */
+ev_status ev_ope_measure(ev_ope_result *out, const ev_ope_columns *c, const ev_ope_options *o);
+ev_status ev_ope_evaluate(ev_ope_result *out, const ev_ope_log *log, const ev_ope_matrix *policy, const ev_ope_matrix *q, const ev_ope_matrix *mrdr_q,
+                          const ev_ope_options *o); /* reduce and measure, q as given */
+ev_status ev_ope_evaluate_fit(ev_ope_result *out, const ev_ope_log *log, const ev_ope_matrix *policy, const ev_ope_fit *fit, const ev_ope_matrix *mrdr_q, const ev_ope_options *o);
+
+/* SLOPE over estimates in order of growing bias and, as a rule, shrinking width: the last whose interval value ± 2 width meets all
+ * those before it. n > 0. */
+size_t ev_ope_slope(const double *value, const double *width, size_t n);
+/* Interval of a mean of n numbers in a known range, variance their unbiased one: two-sided, at this confidence. n > 1. */
+double ev_ope_bernstein(double variance, double range, size_t n, double confidence); /* half its width */
+
+/* ---- Off-policy evaluation of slates ----------------------------------------------------------------------------
+ * A row is a slate of up to `length` arms, each with its reward; the value is E Σ_l α_l r_l. With ρ_l = π(a_l | x, a_1 … a_{l−1}) /
+ * π₀(same), ρ_1:l their product, m_l the ratio of the marginals π(a_l | x) / π₀(a_l | x):
+ *   sips        ρ_1:L Σ_l α_l r_l                                 the whole slate decides
+ *   iips        Σ_l m_l α_l r_l                                   each place for itself (Li, Abbasi-Yadkori, Kveton et al. 2018)
+ *   rips        Σ_l ρ_1:l α_l r_l                                 a place and those above it (McInerney et al. 2020)
+ *   sn…         the same with Σ of the rows' weights for n, place by place
+ *   cascade_dr  Σ_l ρ_1:l (α_l r_l − Q̂_l) + ρ_1:l−1 E_π Q̂_l       (Kiyohara et al. 2022); Q̂_l predicts Σ_{k ≥ l} α_k r_k */
+typedef struct ev_ope_slates { /* borrowed */
+  size_t n, length, n_arms;
+  const uint32_t *arm;            /* (n, length); EV_NONE from where a slate ends */
+  const double *reward;           /* (n, length) */
+  const double *propensity;       /* (n, length) π₀(a_l | x, those above) in (0, 1] */
+  const double *marginal;         /* (n, length) π₀(a_l | x), or NULL: places are filled independently, so the same */
+  const double *policy;           /* (n, length) π(a_l | x, those above) of the arms logged */
+  const double *policy_marginal;  /* (n, length), or NULL: the same */
+  const double *q, *v;            /* (n, length) Q̂_l of what was logged, and E_π of it over the arm at l; or both NULL: no cascade_dr */
+  const double *alpha;            /* (length), or NULL: all 1 */
+  const double *unsupported;      /* (n) mass that the policy puts on arms which the log never shows at such places, or NULL: none */
+} ev_ope_slates;
+typedef enum ev_ope_slate_kind {
+  EV_OPE_SIPS, EV_OPE_IIPS, EV_OPE_RIPS, EV_OPE_SNSIPS, EV_OPE_SNIIPS, EV_OPE_SNRIPS, EV_OPE_CASCADE_DR, EV_OPE_SLATE_KINDS
+} ev_ope_slate_kind;
+const char *ev_ope_slate_name(ev_ope_slate_kind k);
+typedef struct ev_ope_slate_result {
+  ev_ope_estimate at[EV_OPE_SLATE_KINDS];
+  ev_ope_weights whole, place, prefix; /* of ρ_1:L; of all m_l; of all ρ_1:l */
+} ev_ope_slate_result;
+/* o: clip, switch_at and shrink are not looked at; reward_low and reward_high are of one place; max_weight bounds each ρ_1:l and m_l. */
+ev_status ev_ope_slate_measure(ev_ope_slate_result *out, const ev_ope_slates *s, const ev_ope_options *o);
+/* Q̂ by fitting backwards from the last place (the regression of ev_ope_regress on α_l r_l + E_π Q̂_{l+1}, ridge, of arm, the arm
+ * above and context), cross-fitted. policy (n, length, n_arms): π(· | x, those above as logged). @param[out] q, v (n, length) */
+ev_status ev_ope_slate_regress(double *q, double *v, const ev_ope_slates *s, const double *policy, const ev_ope_features *x, const ev_ope_model *m);
+
+/* ---- Bandit logs -----------------------------------------------------------------------------------------------
+ * Logged feedback with its propensities, read from a JSON Lines file or from files of the Open Bandit Dataset (docs/reference/
+ * ope.md), kept in one mapped file. A row is a decision, or a slate of up to `length` of them. All pointers are the log's own. */
+typedef struct ev_bandit_probabilities { /* of every place's arms, those that are 0 left out; ptr NULL: not logged */
+  const uint64_t *ptr; /* (n × length + 1) */
+  const uint32_t *arm;
+  const double *p;
+} ev_bandit_probabilities;
+typedef struct ev_bandit_names {
+  size_t n;
+  const uint64_t *ptr; /* (n + 1) into bytes */
+  const char *bytes;
+} ev_bandit_names;
+typedef struct ev_bandit_log {
+  size_t n, length;
+  bool slates;
+  size_t n_arms, n_positions, n_users;
+  const uint32_t *arm;                   /* (n, length); EV_NONE from where a slate ends */
+  const uint32_t *position;              /* (n), or NULL */
+  const double *reward, *propensity;     /* (n, length); 0 where a slate has ended */
+  const double *marginal;                /* (n, length), or NULL */
+  ev_bandit_probabilities logged, evaluated; /* π₀, and a policy that came with the log */
+  ev_ope_features features;
+  ev_bandit_names arms, context;         /* of the arms; of the context's columns */
+  const int64_t *time_ms;                /* (n), or NULL */
+  const uint32_t *user;                  /* (n) < n_users, or NULL */
+  double reward_low, reward_high;        /* what rewards can be, as declared; NaN: not */
+  struct ev_pack *pack;                  /* where the arrays lie, or NULL */
+  struct ev_bandit_builder *built;       /* likewise */
+} ev_bandit_log;
+typedef struct ev_bandit_options { /* zero: defaults */
+  double reward_low, reward_high; /* rewards outside are refused; both 0: what the file says, else anything finite */
+  void (*progress)(void *ctx, uint64_t done_bytes, uint64_t all_bytes);
+  void *progress_ctx;
+} ev_bandit_options;
+/* The kind of a file is told by its first line. items: the Open Bandit Dataset's item_context.csv, or NULL.
+ * EV_EINVAL: "FILE:LINE: …" with the value; EV_ELIMIT; EV_EINTR. */
+ev_status ev_bandit_log_read(ev_bandit_log **out, const char *path, const char *items, const ev_bandit_options *o);
+ev_status ev_bandit_log_write(const ev_bandit_log *log, const char *path);
+ev_status ev_bandit_log_open(ev_bandit_log **out, const char *path); /* EV_ECORRUPT: everything is looked at */
+ev_status ev_bandit_log_of(ev_bandit_log **out, const ev_bandit_log *columns); /* copies of n, length, n_arms, n_positions, arm … marginal, features, range; arms are named 0, 1, …; who makes them checks them */
+void ev_bandit_log_close(ev_bandit_log *log);                        /* NULL does nothing */
+void ev_bandit_log_hash(const ev_bandit_log *log, ev_hash *out);     /* content address; of one that was opened */
+ev_ope_log ev_bandit_log_rows(const ev_bandit_log *log);             /* as estimators take it; not of slates */
+uint32_t ev_bandit_log_arm(const ev_bandit_log *log, const char *name, size_t len); /* EV_NONE: no such */
+/* One distribution for each position, as this log's rows have it: an arm's share by the harmonic mean of its propensities (1 / E[1/p]
+ * over the rows that showed it is E p, whatever the contexts), or, `counted`, by how often it was shown. @param[out] out (n_positions, n_arms) */
+ev_status ev_bandit_log_shares(double *out, const ev_bandit_log *log, bool counted);
+
 /* ---- Simulated feed ------------------------------------------------------------------------------------------
  * A closed loop in which the truth is known: users arrive, a policy gives each a slate, they look, click, tire, come back.
  * Of user u at time t (days), shown item i at place p = 1, 2, …:

@@ -150,6 +150,7 @@ void ev_bind_fits(lua_State *L);
 void ev_bind_model(lua_State *L);
 void ev_bind_eval(lua_State *L);
 void ev_bind_ledger(lua_State *L);
+void ev_bind_ope(lua_State *L);
 void ev_bind_index(lua_State *L);
 void ev_bind_items(lua_State *L);
 void ev_bind_sequential(lua_State *L);

@@ -60,6 +60,7 @@ static int open_native(lua_State *L) {
   ev_bind_model(L);
   ev_bind_eval(L);
   ev_bind_ledger(L);
+  ev_bind_ope(L);
   ev_bind_index(L);
   ev_bind_items(L);
   ev_bind_sequential(L);
