@@ -10,7 +10,9 @@ local ope = {}
 local function invalid(text, ...) native.raise("invalid", text:format(...)) end
 
 local function path_of(name)
-  if type(name) ~= "string" or not name:match "^[%w_-][%w._-]*$" or #name > 100 then invalid("'%s' is no name for a bandit log: letters, digits, . _ -", tostring(name)) end
+  if type(name) ~= "string" or not name:match "^[%w_-][%w._-]*$" or #name > 100 then
+    invalid("'%s' is no name for a bandit log: letters, digits, . _ -", tostring(name))
+  end
   return ("%s/logs/%s.evb"):format(native.home, name)
 end
 
@@ -35,7 +37,9 @@ function ope.open(name, options)
     return ope.read(name, options)
   end
   local ok, path = pcall(path_of, name)
-  if not ok or not native.exists(path) then native.raise("not found", ("no bandit log '%s': no such file, and none imported into %s/logs"):format(tostring(name), native.home)) end
+  if not ok or not native.exists(path) then
+    native.raise("not found", ("no bandit log '%s': no such file, and none imported into %s/logs"):format(tostring(name), native.home))
+  end
   return native.ope_open(path)
 end
 
@@ -133,7 +137,9 @@ local function load_yaml(log, path)
   local info = log:info()
   if info.slates then invalid("%s: a policy of slates is a Lua file", path) end
   for key in pairs(tree) do
-    if key ~= "probabilities" and key ~= "positions" and key ~= "mix" then blame(path, tree, key, "no key '%s': probabilities, positions or mix", tostring(key)) end
+    if key ~= "probabilities" and key ~= "positions" and key ~= "mix" then
+      blame(path, tree, key, "no key '%s': probabilities, positions or mix", tostring(key))
+    end
   end
   local matrix, arms = log:matrix(), log:names()
   local number_of, rows = numbers_of(arms), {}
@@ -142,8 +148,10 @@ local function load_yaml(log, path)
     local parts, sum = {}, 0
     for k, part in ipairs(tree.mix) do
       local share = type(part) == "table" and part.share
-      if type(share) ~= "number" or not (share >= 0 and share <= 1) or type(part.policy) ~= "string" then blame(path, tree, "mix", "part %d needs a policy and a share from 0 to 1", k) end
-      if part.policy == path or part.policy:match "%.ya?ml$" then blame(path, part, "policy", "a mixture is of logs, Lua files, uniform, logged and evaluated") end
+      if type(share) ~= "number" or not (share >= 0 and share <= 1) or type(part.policy) ~= "string" then
+        blame(path, tree, "mix", "part %d needs a policy and a share from 0 to 1", k)
+      end
+      if part.policy:match "%.ya?ml$" then blame(path, part, "policy", "a mixture is of logs, Lua files, uniform, logged and evaluated") end
       parts[k] = { ope.find_policy(log, part.policy), share }
       sum = sum + share
     end

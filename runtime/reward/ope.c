@@ -348,8 +348,10 @@ static ev_status choose(double *out, work *k, ev_ope_kind kind) {
   for (size_t i = 0; i < n; i++) {
     EV_TRY(fill_moved(k, kind, at[i]));
     value[i] = ope_mean(k->column, k->c->n);
-    width[i] = 1.959963984540054 * sqrt(ope_variance(k->column, k->c->n) / (double)k->c->n);
+    width[i] = sqrt(ope_variance(k->column, k->c->n) / (double)k->c->n);
   }
+  for (size_t i = n - 1; i-- > 0;) /* SLOPE wants widths that do not grow */
+    if (width[i] < width[i + 1]) width[i] = width[i + 1];
   *out = at[ev_ope_slope(value, width, n)];
   return EV_OK;
 }

@@ -199,7 +199,7 @@ ev_status ev_ledger_events(ev_ledger *l, const ev_event *events, size_t n, size_
  *   switch_dr    v + w (r − q) where w <= τ, v elsewhere         Wang, Agarwal, Dudík 2017
  *   dros         v + λ w / (w² + λ) (r − q)                      Su, Dimakopoulou, Krishnamurthy, Dudík 2020: optimistic shrinkage
  *   mrdr         dr with the q̂ that makes its variance small     Farajtabar, Chow, Ghavamzadeh 2018
- * c, τ and λ that are not given are chosen by SLOPE (Su, Srinath, Krishnamurthy 2020). In order of use: regress (q̂), reduce
+ * c, τ and λ that are not given are chosen by SLOPE (Su, Srinath, Krishnamurthy 2020), a candidate's width its standard error. In order of use: regress (q̂), reduce
  * (matrices → columns), measure (columns → estimates); evaluate does them all. */
 typedef struct ev_ope_log { /* borrowed; see ev_ope_check */
   size_t n, n_arms;

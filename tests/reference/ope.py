@@ -237,12 +237,15 @@ def ladder(kind, top, points=25):
 
 
 def slope(kind, w, r, q, v, moved=lambda kind, parameter: 0):
-    """Su, Srinath, Krishnamurthy 2020: the last candidate whose interval meets all those before it."""
+    """Su, Srinath, Krishnamurthy 2020: the last candidate whose interval, two standard errors to either side, meets all those
+    before it; no candidate's error counts for less than that of one behind it."""
+    grid = ladder(kind, w.max())
+    x = [terms(kind, w, r, q, v, parameter) + moved(kind, parameter) for parameter in grid]
+    errors = np.array([y.std(ddof=1) / np.sqrt(len(y)) for y in x])
+    errors = np.maximum.accumulate(errors[::-1])[::-1]
     low, high, chosen = -np.inf, np.inf, None
-    for parameter in ladder(kind, w.max()):
-        x = terms(kind, w, r, q, v, parameter) + moved(kind, parameter)
-        width = 2 * 1.959963984540054 * x.std(ddof=1) / np.sqrt(len(x))
-        low, high = max(low, x.mean() - width), min(high, x.mean() + width)
+    for parameter, y, error in zip(grid, x, errors):
+        low, high = max(low, y.mean() - 2 * error), min(high, y.mean() + 2 * error)
         if low > high:
             break
         chosen = parameter

@@ -11,7 +11,8 @@ local function range(text)
   if not text then return nil end
   local low, high = text:match "^([^,]+),([^,]+)$"
   low, high = tonumber(low), tonumber(high)
-  if not low or not high or not (low < high) or high - low == math.huge then native.raise("invalid", ("--reward-range: '%s' is not LOW,HIGH"):format(text)) end
+  local wrong = not low or not high or low >= high or high - low == math.huge or low ~= low or high ~= high
+  if wrong then native.raise("invalid", ("--reward-range: '%s' is not LOW,HIGH"):format(text)) end
   return { low, high }
 end
 
@@ -35,16 +36,13 @@ end
 function verb.import(opts)
   if not opts.as then native.raise("invalid", "--as NAME is missing: what the log will be called") end
   local start = native.now()
-  local log, path = shown(opts, function()
-    local result = { ope.import(opts.args[1], opts.as, { items = opts.args[2], reward_range = range(opts.reward_range) }) }
-    return result
-  end), nil
-  log, path = log[1], log[2]
+  local made = shown(opts, function() return { ope.import(opts.args[1], opts.as, { items = opts.args[2], reward_range = range(opts.reward_range) }) } end)
+  local log, path = made[1], made[2]
   local info = log:info()
   local seconds = native.now() - start
   if not opts.json then print(("%s: %s, mean reward %.5g, in %.1f s → %s"):format(opts.as, say_log(info), info.value, seconds, path)) end
-  return { log = opts.as, file = path, rows = info.n, length = info.length, slates = info.slates, arms = info.n_arms, positions = info.n_positions, users = info.n_users,
-    context_columns = info.n_context, hash = info.hash, value = info.value, seconds = seconds, max_rss_mb = native.peak_rss_mb() }
+  return { log = opts.as, file = path, rows = info.n, length = info.length, slates = info.slates, arms = info.n_arms, positions = info.n_positions,
+    users = info.n_users, context_columns = info.n_context, hash = info.hash, value = info.value, seconds = seconds, max_rss_mb = native.peak_rss_mb() }
 end
 
 local function finite(t) -- JSON knows no infinity
@@ -56,6 +54,8 @@ local function finite(t) -- JSON knows no infinity
 end
 
 local function number(x) return x and ("%.6g"):format(x) or "" end
+local function interval(low, high) return low and ("[%.6g, %.6g]"):format(low, high) or "" end
+local function percent(x) return x and ("%.1f"):format(100 * x) or "" end
 
 local function say(result, info)
   print(("%s: %s; policy %s, reward model %s, seed %d"):format(result.data, say_log(info), result.policy, result.model, result.seed))
@@ -66,13 +66,13 @@ local function say(result, info)
   for _, name in ipairs(result.order) do
     local e = result.metrics[name]
     if e then
-      rows[#rows + 1] = { name, number(e.value), ("[%s, %s]"):format(number(e.low), number(e.high)),
-        e.bernstein_low and ("[%s, %s]"):format(number(e.bernstein_low), number(e.bernstein_high)) or "", ("%.0f"):format(e.ess),
-        e.parameter == "inf" and "none needed" or number(e.parameter), e.changed and ("%.1f"):format(100 * e.changed) or "", e.relative_error and ("%.1f"):format(100 * e.relative_error) or "" }
+      rows[#rows + 1] = { name, number(e.value), interval(e.low, e.high), interval(e.bernstein_low, e.bernstein_high), ("%.0f"):format(e.ess),
+        e.parameter == "inf" and "none needed" or number(e.parameter), percent(e.parameter and e.changed), percent(e.relative_error) }
     end
   end
   local confidence = ("%g %%"):format(100 * result.confidence)
-  local columns = { { 1, "estimator" }, { 2, "value", right = true }, { 3, "bootstrap " .. confidence }, { 4, "Bernstein " .. confidence }, { 5, "ESS", right = true } }
+  local columns = { { 1, "estimator" }, { 2, "value", right = true }, { 3, "bootstrap " .. confidence }, { 4, "Bernstein " .. confidence },
+    { 5, "ESS", right = true } }
   if not info.slates then
     columns[#columns + 1] = { 6, "parameter", right = true }
     columns[#columns + 1] = { 7, "changed %", right = true }
@@ -81,10 +81,13 @@ local function say(result, info)
   print(report.table(rows, columns))
   if result.on_policy then
     local known = result.on_policy
-    print(("on-policy value %.6g%s; error: |value − that| / that"):format(known.value, known.standard_error and (" ± %.2g (standard error, from %d rows)"):format(known.standard_error, known.n) or ""))
+    local sure = known.standard_error and (" ± %.2g (standard error, from %d rows)"):format(known.standard_error, known.n) or ""
+    print(("on-policy value %.6g%s; error: |value − that| / that"):format(known.value, sure))
   end
   local z = math.abs(w.mean - 1) / math.max(w.standard_error, 1e-300)
-  if z > 3 and math.abs(w.mean - 1) > 1e-6 then print(("beware: weights should have mean 1 and are %.1f standard errors off: propensities or the policy are not what they are said to be"):format(z)) end
+  if z > 3 and math.abs(w.mean - 1) > 1e-6 then
+    print(("beware: weights should have mean 1 and are %.1f standard errors off: propensities or the policy are not what they are said to be"):format(z))
+  end
   if w.ess < 100 or w.ess < 0.01 * info.n then print "beware: so few rows count that no interval here deserves much trust" end
 end
 
@@ -103,8 +106,9 @@ function verb.main(opts)
     policy, other = ope.find_policy(log, opts.policy, { counted = opts.counted, items = opts.policy_items, reward_range = reward_range })
     return ope.evaluate(log, policy, {
       model = opts.model, penalty = opts.penalty, folds = opts.folds, crossed = opts.crossed, seed = seed, progress = progress,
-      clip = opts.clip, switch_at = opts.switch, shrink = opts.shrink, max_weight = opts.max_weight, confidence = common.number(opts, "confidence", 0.5, 0.999999),
-      reward_low = reward_range and reward_range[1], reward_high = reward_range and reward_range[2], bootstrap = common.number(opts, "bootstrap", 0, 1000000),
+      clip = opts.clip, switch_at = opts.switch, shrink = opts.shrink, max_weight = opts.max_weight,
+      reward_low = reward_range and reward_range[1], reward_high = reward_range and reward_range[2],
+      confidence = common.number(opts, "confidence", 0.5, 0.999999), bootstrap = common.number(opts, "bootstrap", 0, 1000000),
       max_unsupported = common.number(opts, "max_unsupported", 0, 1),
     })
   end)
