@@ -42,7 +42,8 @@ function feed.check(t, file)
     if type(segment) ~= "table" then found:add(yaml.line(t.segments, i), "segment %d is a %s", i, type(segment))
     else
       check_fields(segment, of_segment, { "name" }, "a segment", found)
-      if type(segment.name) ~= "string" or #segment.name > 23 then found:add(yaml.line(t.segments, i), "segment %d needs a name of at most 23 characters", i) end
+      local named = type(segment.name) == "string" and #segment.name <= 23
+      if not named then found:add(yaml.line(t.segments, i), "segment %d needs a name of at most 23 characters", i) end
     end
   end
   return found

@@ -81,14 +81,14 @@ static const ev_parameter segment_fields[] = {
 const ev_parameter *ev_feed_parameter(size_t i) { return i < sizeof fields / sizeof *fields ? &fields[i] : NULL; }
 const ev_parameter *ev_feed_segment_parameter(size_t i) { return i < sizeof segment_fields / sizeof *segment_fields ? &segment_fields[i] : NULL; }
 
-static double *at(void *options, const ev_parameter *f) { return (double *)((char *)options + f->offset); }
+double *ev_parameter_of(void *options, const ev_parameter *p) { return (void *)((char *)options + p->offset); }
 
 void ev_feed_defaults(ev_feed_options *o) {
   memset(o, 0, sizeof *o);
-  for (size_t i = 0; ev_feed_parameter(i) != NULL; i++) *at(o, ev_feed_parameter(i)) = ev_feed_parameter(i)->fallback;
+  for (size_t i = 0; ev_feed_parameter(i) != NULL; i++) *ev_parameter_of(o, ev_feed_parameter(i)) = ev_feed_parameter(i)->fallback;
   o->n_segments = 1;
   strcpy(o->segments[0].name, "all");
-  for (size_t i = 0; ev_feed_segment_parameter(i) != NULL; i++) *at(&o->segments[0], ev_feed_segment_parameter(i)) = ev_feed_segment_parameter(i)->fallback;
+  for (size_t i = 0; ev_feed_segment_parameter(i) != NULL; i++) *ev_parameter_of(&o->segments[0], ev_feed_segment_parameter(i)) = ev_feed_segment_parameter(i)->fallback;
 }
 
 static ev_status check_field(const ev_parameter *f, double x, const char *of) {
@@ -98,10 +98,10 @@ static ev_status check_field(const ev_parameter *f, double x, const char *of) {
 }
 
 static ev_status check(ev_feed_options *o) {
-  for (size_t i = 0; ev_feed_parameter(i) != NULL; i++) EV_TRY(check_field(ev_feed_parameter(i), *at(o, ev_feed_parameter(i)), ""));
+  for (size_t i = 0; ev_feed_parameter(i) != NULL; i++) EV_TRY(check_field(ev_feed_parameter(i), *ev_parameter_of(o, ev_feed_parameter(i)), ""));
   if (o->n_segments < 1 || o->n_segments > EV_FEED_SEGMENTS) return ev_fail(EV_EINVAL, "segments: %zu; there are 1 to %d", o->n_segments, EV_FEED_SEGMENTS);
   for (size_t s = 0; s < o->n_segments; s++)
-    for (size_t i = 0; ev_feed_segment_parameter(i) != NULL; i++) EV_TRY(check_field(ev_feed_segment_parameter(i), *at(&o->segments[s], ev_feed_segment_parameter(i)), "segments: "));
+    for (size_t i = 0; ev_feed_segment_parameter(i) != NULL; i++) EV_TRY(check_field(ev_feed_segment_parameter(i), *ev_parameter_of(&o->segments[s], ev_feed_segment_parameter(i)), "segments: "));
   if (o->places > o->items) return ev_fail(EV_EINVAL, "places: %g places for %g items", o->places, o->items);
   return EV_OK;
 }

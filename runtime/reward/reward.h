@@ -439,6 +439,7 @@ typedef struct ev_parameter { /* a number of an options struct, described */
 } ev_parameter;
 const ev_parameter *ev_feed_parameter(size_t i);         /* NULL: no more */
 const ev_parameter *ev_feed_segment_parameter(size_t i);
+double *ev_parameter_of(void *options, const ev_parameter *p); /* where it stands in this struct */
 void ev_feed_defaults(ev_feed_options *o);
 
 typedef struct ev_feed ev_feed;

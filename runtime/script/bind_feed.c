@@ -32,7 +32,7 @@ static size_t n_items(const ev_feed *f) { return (size_t)ev_feed_opts(f)->items;
 /* ---- Making one --------------------------------------------------------------------------------------------*/
 static void read_fields(lua_State *L, int table, void *options, const ev_parameter *(*field)(size_t)) {
   for (size_t i = 0; field(i) != NULL; i++) {
-    double *at = (double *)((char *)options + field(i)->offset);
+    double *at = ev_parameter_of(options, field(i));
     lua_getfield(L, table, field(i)->name);
     if (!lua_isnil(L, -1)) {
       if (lua_type(L, -1) != LUA_TNUMBER) luaL_error(L, "%s must be a number, not a %s", field(i)->name, luaL_typename(L, -1));
@@ -123,11 +123,11 @@ static int feed_parameters(lua_State *L) { /* feed_parameters() → those of a f
 
 /* ---- Asking it ----------------------------------------------------------------------------------------------*/
 static int feed_option(lua_State *L) { /* f:option(name) → number */
-  const ev_feed *f = check(L, 1);
+  ev_feed_options o = *ev_feed_opts(check(L, 1));
   const char *name = luaL_checkstring(L, 2);
   for (size_t i = 0; ev_feed_parameter(i) != NULL; i++)
     if (strcmp(ev_feed_parameter(i)->name, name) == 0) {
-      lua_pushnumber(L, *(const double *)((const char *)ev_feed_opts(f) + ev_feed_parameter(i)->offset));
+      lua_pushnumber(L, *ev_parameter_of(&o, ev_feed_parameter(i)));
       return 1;
     }
   return luaL_error(L, "a feed has no parameter '%s'", name);
@@ -332,9 +332,8 @@ static int batch_show(lua_State *L) { /* b:show(row, { item, … }): the other p
   size_t n = lua_objlen(L, 3);
   if (n > b->places) return luaL_error(L, "%d items for %d places", (int)n, (int)b->places);
   uint32_t slate[EV_FEED_PLACES];
-  for (size_t p = 0; p < b->places; p++) {
-    slate[p] = EV_NONE;
-    if (p >= n) continue;
+  memset(slate, 0xff, sizeof slate); /* EV_NONE */
+  for (size_t p = 0; p < n; p++) {
     lua_rawgeti(L, 3, (int)p + 1);
     slate[p] = (uint32_t)ev_lua_integer(L, -1, 0, (int64_t)n_items(b->of->feed) - 1);
     lua_pop(L, 1);

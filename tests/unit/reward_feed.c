@@ -288,7 +288,7 @@ static void wrong_parameters_and_slates_are_named(void **state) {
     const double wrong[] = {NAN, p->low - 1, p->high * 2 + 1, p->low + 0.5};
     for (int k = 0; k < (p->whole ? 4 : 3); k++) {
       ev_feed_options o = small();
-      *(double *)((char *)&o + p->offset) = wrong[k];
+      *ev_parameter_of(&o, p) = wrong[k];
       assert_int_equal(ev_feed_new(&f, &o), EV_EINVAL);
       assert_non_null(strstr(ev_error(), p->name));
     }
