@@ -27,13 +27,15 @@ local function special_columns(snapshot)
   return title, list or token
 end
 
--- open(name or path of a snapshot) → world. Raises when there is none.
+-- open(name or path of a snapshot, or feed:FILE.yaml) → world. Raises when there is none.
 function world.open(data)
   if type(data) ~= "string" or data == "" then native.raise("invalid", "which data? name them with --data") end
-  local path = data
-  if not data:match "[/.]" or not native.exists(data) then path = ("%s/data/%s.evs"):format(native.home, data) end
+  local path, simulated = data, nil
+  local file = data:match "^feed:(.+)$"
+  if file then path, simulated = require "evection.feed_world".prepare(file)
+  elseif not data:match "[/.]" or not native.exists(data) then path = ("%s/data/%s.evs"):format(native.home, data) end
   if not native.exists(path) then native.raise("not found", ("no data set '%s' in %s/data; see `evection data list`"):format(data, native.home)) end
-  local w = setmetatable({ name = data, snapshot = native.snapshot(path), views = {} }, World)
+  local w = setmetatable({ name = data, snapshot = native.snapshot(path), views = {}, feed = simulated }, World)
   w.hash = w.snapshot:hash()
   w.title, w.feature = special_columns(w.snapshot)
   return w
@@ -231,9 +233,18 @@ function world.evaluate(opts)
   local held, known = w:view(fold), w:view(known_folds)
   local users = users_with(held.data, opts.users or 1, seed)
   if held.data:n_interactions() == 0 then native.raise("invalid", ("%s has an empty %s fold"):format(w.name, opts.fold or "valid")) end
+  local simulated, asked = w.feed and require "evection.feed_world", opts.per_user
+  if simulated and asked then
+    asked = {}
+    for _, name in ipairs(opts.per_user) do asked[#asked + 1] = not simulated.metric(name) and name or nil end
+  end
   local metrics, n_users, per_user = measure(w, run, {
-    cutoffs = opts.cutoffs, bootstrap = opts.bootstrap, seed = seed, per_user = opts.per_user, progress = opts.progress,
+    cutoffs = opts.cutoffs, bootstrap = opts.bootstrap, seed = seed, per_user = asked, progress = opts.progress,
   }, held, known, users)
+  if simulated then
+    local of = simulated.measure(w, run, known, users, metrics, opts)
+    for _, name in ipairs(opts.per_user or {}) do per_user[name] = per_user[name] or of[name] end
+  end
   local inner = run:inner(held)
   measure_latency(run, known, users, metrics)
   local values = {}

@@ -121,6 +121,18 @@ static int feed_parameters(lua_State *L) { /* feed_parameters() → those of a f
   return 2;
 }
 
+static int feed_import(lua_State *L) { /* feed_import(interaction file, snapshot): folds cut by time within each user */
+  const char *file = luaL_checkstring(L, 1);
+  ev_import_options o;
+  ev_import_defaults(&o);
+  o.files = &file;
+  o.n_files = 1;
+  o.duplicates = EV_DUP_FIRST;
+  o.split = EV_SPLIT_LAST;
+  EV_CHECK(L, ev_import(&o, luaL_checkstring(L, 2)));
+  return 0;
+}
+
 /* ---- Asking it ----------------------------------------------------------------------------------------------*/
 static int feed_option(lua_State *L) { /* f:option(name) → number */
   ev_feed_options o = *ev_feed_opts(check(L, 1));
@@ -427,7 +439,7 @@ void ev_bind_feed(lua_State *L) {
                                      {"show_ranked", show_ranked}, {"show_sampled", show_sampled}, {"step", batch_step}, {"worth", batch_worth}, {"coin", batch_coin},
                                      {"tally", batch_tally}, {"users", batch_users}, {"slates", batch_slates}, {"clicks", batch_clicks}, {"expected", batch_expected},
                                      {"propensities", batch_propensities}, {"rewards", batch_rewards}, {"__len", batch_size}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"feed", feed_new}, {"feed_parameters", feed_parameters}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"feed", feed_new}, {"feed_parameters", feed_parameters}, {"feed_import", feed_import}, {NULL, NULL}};
   ev_lua_class(L, EV_FEED, feed);
   ev_lua_class(L, EV_FEED_BATCH, batches);
   lua_pop(L, 2);
