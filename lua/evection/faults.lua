@@ -44,6 +44,11 @@ function faults.check(value, list)
   return value
 end
 
+-- An error that lists what is wrong, where something is.
+function faults.raise(list)
+  if #list > 0 then native.raise("invalid", faults.describe(list)) end
+end
+
 -- The name in `names` (an array) nearest to a mistyped one, as " (did you mean 'x'?)", or "".
 function faults.suggest(word, names)
   word = tostring(word)

@@ -12,7 +12,6 @@ local feed_world = {}
 local FORMAT = 1           -- raised when the same file gives other data
 local SESSIONS = 25        -- of the log, a user
 local BATCH, LIVE = 500, 20 -- sessions at a time; batches that a composition serves
-local METRICS = { feed_worth = true, feed_clicks = true }
 
 -- The feed at the end of its log, and what was clicked: half of the slates at random, half the most clicked by then.
 local function live(t)
@@ -63,9 +62,6 @@ function feed_world.prepare(file)
   return path, f
 end
 
--- Which of these names of metrics are had from here alone.
-function feed_world.metric(name) return METRICS[name] == true end
-
 -- The first items of each user's slate, by the feed's numbers of users; those whom the data do not know are asked for as new.
 local function slates_of(w, run, known, progress)
   local n_users, places, snapshot = w.feed:option "users", w.feed:option "places", w.snapshot
@@ -97,25 +93,21 @@ local function slates_of(w, run, known, progress)
   return slates
 end
 
--- measure(world, runner, known view, users, metrics, opts) adds what the feed says of the composition → values of each of the users:
+-- measure(world, runner, known view, users, metrics, progress) adds what the feed says of the composition:
 --   feed_clicks, feed_worth  expected clicks of the slates, and their worth, were the users to come at the end of the log; mean over users
 --   feed_live                clicks a session, of sessions that it serves from then on, with a confidence sequence
-function feed_world.measure(w, run, known, users, metrics, opts)
-  local slates, n_users, places = slates_of(w, run, known, opts.progress), w.feed:option "users", w.feed:option "places"
+function feed_world.measure(w, run, known, users, metrics, progress)
+  local slates, n_users, places = slates_of(w, run, known, progress), w.feed:option "users", w.feed:option "places"
   local all = w.feed:copy():batch(n_users):everyone()
   for u = 0, n_users - 1 do all:show(u + 1, slates[u]) end
   local worth, expected = all:worth(), all:expected()
-  local of = { feed_worth = feed.vector(#users), feed_clicks = feed.vector(#users) }
-  for i, user in ipairs(users) do
-    local u, sum = tonumber(w.snapshot:user_id(user):match "%d+"), 0
-    for p = 1, places do sum = sum + expected[u * places + p] end
-    of.feed_worth:set(i, worth[u + 1])
-    of.feed_clicks:set(i, sum)
+  local of = { feed_worth = 0, feed_clicks = 0 }
+  for _, user in ipairs(users) do
+    local u = tonumber(w.snapshot:user_id(user):match "%d+")
+    of.feed_worth = of.feed_worth + worth[u + 1] / #users
+    for p = 1, places do of.feed_clicks = of.feed_clicks + expected[u * places + p] / #users end
   end
-  for name, values in pairs(of) do
-    local value = values:sum() / #users
-    metrics[name] = { value = value, low = value, high = value }
-  end
+  for name, value in pairs(of) do metrics[name] = { value = value, low = value, high = value } end
   local batch, mean = w.feed:copy():batch(BATCH), sequential.mean { kind = "drifting", high = places } -- they tire of a model that stands still
   for _ = 1, LIVE do
     local who = batch:arrive():users()
@@ -123,8 +115,7 @@ function feed_world.measure(w, run, known, users, metrics, opts)
     mean:add(batch:step():rewards())
   end
   local low, high, value = mean:interval()
-  metrics.feed_live = { value = value, low = math.min(low, value), high = math.max(high, value) }
-  return of
+  metrics.feed_live = { value = value, low = low, high = high }
 end
 
 return feed_world

@@ -4,10 +4,18 @@ local native = require "evection.native"
 
 local ledger = {}
 
+-- What a run knows of its rewards after each batch: beside the schema, so that ledgers made before it have it too.
+local REWARD_STATES = [[CREATE TABLE IF NOT EXISTS reward_states (
+  run TEXT NOT NULL, number INTEGER NOT NULL, -- evaluations 1 to number were done
+  state TEXT NOT NULL,                        -- JSON: multipliers, weights, front, hypervolume, reference
+  PRIMARY KEY (run, number)) WITHOUT ROWID]]
+
 -- open() → the ledger of $EVECTION_HOME.
 function ledger.open()
   native.mkdirs(native.home)
-  return native.ledger(native.home .. "/ledger.db")
+  local l = native.ledger(native.home .. "/ledger.db")
+  l:exec(REWARD_STATES)
+  return l
 end
 
 -- look(l, { data, data_hash, genome, why }) → how often the test fold of these data was opened, this time included.
@@ -39,6 +47,7 @@ end
 function ledger.forget_run(l, run)
   l:begin()
   l:exec("DELETE FROM evaluations WHERE run = ?", { run })
+  l:exec("DELETE FROM reward_states WHERE run = ?", { run })
   l:exec("DELETE FROM runs WHERE run = ?", { run })
   l:commit()
 end
@@ -50,6 +59,11 @@ function ledger.put_evaluation(l, run, e)
       reward, metrics, error, cost_seconds, peak_rss_mb, ended_ms_wall) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)]],
     { run, e.number, e.genome, e.parent or null, e.proposer, e.reason, native.json_encode(e.sets), e.rung, e.users, "valid", e.seed,
       e.reward or null, e.metrics and native.json_encode(e.metrics) or null, e.error or null, e.seconds or null, e.peak_rss_mb or null, native.wall_ms() })
+end
+
+-- put_reward_state(l, run, number, state): multipliers, coupling weights, front and hypervolume once evaluations 1 to number are done.
+function ledger.put_reward_state(l, run, number, state)
+  l:exec("INSERT OR REPLACE INTO reward_states (run, number, state) VALUES (?, ?, ?)", { run, number, native.json_encode(state) })
 end
 
 -- evaluations(l, run) → { number → evaluation }, as they were put.

@@ -8,7 +8,7 @@
 --   evolve: ["*"]                                    # patterns of node.knob, * for anything
 --   proposers: [halving, tpe]                        # in this order; files of lua/evection/evolve or paths
 --   budget: { evaluations: 60, seconds: 1800 }
---   promotion: { metric: ndcg@20, confidence: 0.95 }
+--   promotion: { metric: ndcg@20, confidence: 0.95 } # or metric: reward
 --   batch: 4        # proposals made at once; results do not depend on the number of workers
 --   timeout_s: 300  # of one evaluation
 --   memory_mb: 2000 # of one evaluation; without it, its share of the machine's
@@ -46,16 +46,13 @@ end
 -- "knn.*" → a Lua pattern for the whole of "knn.shrink"
 local function pattern_of(text) return "^" .. tostring(text):gsub("[%^%$%(%)%%%.%[%]%+%-%?]", "%%%0"):gsub("%*", ".*") .. "$" end
 
--- What an evaluation measures at its cut-offs: means over users, and figures of all lists together.
-local means = { recall = true, ndcg = true, hit = true, precision = true, mrr = true, map = true, novelty = true, diversity = true }
-local totals = { coverage = true, gini = true }
-local cutoffs = { ["5"] = true, ["10"] = true, ["20"] = true }
-
 local of_clicks = { auc = true, gauc = true, log_loss = true }
 
-local function measured(metric, bases)
-  local base, k = tostring(metric):match "^(%l+)@(%d+)$"
-  return base and bases[base] and cutoffs[k]
+-- A metric that is a mean over users, or the reward itself where some part of it is told by users.
+local function has_user_values(metric, r)
+  if metric == "reward" then return r and reward.by_users(r) end
+  local m = reward.parse(metric)
+  return m and m.kind == "mean"
 end
 
 local function check_click_metrics(p, t, found)
@@ -66,6 +63,9 @@ local function check_click_metrics(p, t, found)
       end
     end
   end
+  if p.reward and p.reward.coupling.by ~= "none" then
+    found:add(yaml.line(t, "reward") or 1, "the reward couples agents by '%s'; of clicks, the ranker alone is measured", p.reward.coupling.by)
+  end
   if not of_clicks[p.promotion.metric] then
     found:add(yaml.line(t.promotion or {}, "metric") or 1, "promotion: '%s' is no metric of clicks, such as auc", tostring(p.promotion.metric))
   end
@@ -73,14 +73,17 @@ end
 
 local function check_metrics(p, t, found)
   if p.task == "clicks" then return check_click_metrics(p, t, found) end
+  local before = #found
   for _, list in ipairs { p.reward and p.reward.objectives or {}, p.reward and p.reward.constraints or {} } do
     for _, part in ipairs(list) do
-      if not measured(part.metric, means) and not measured(part.metric, totals) and not part.metric:match "^latency_p[59][09]_ms$" then
+      local m = reward.parse(part.metric)
+      if not m or m.kind == "clicks" then
         found:add(yaml.line(t, "reward") or 1, "the reward names '%s', which is not measured at @5, @10 or @20", part.metric)
       end
     end
   end
-  if not measured(p.promotion.metric, means) then
+  if p.reward and p.composition and #found == before then found:take(reward.check(p.reward, p.composition)) end
+  if not has_user_values(p.promotion.metric, p.reward) then
     found:add(yaml.line(t.promotion or {}, "metric") or 1, "promotion: '%s' is no metric with a value for each user, such as ndcg@20",
       tostring(p.promotion.metric))
   end
@@ -190,7 +193,7 @@ end
 -- identity(plan): everything that decides what a run does, as a plain table.
 function plan.identity(p)
   return {
-    composition = p.composition.hash, reward = p.reward, task = p.task ~= "slates" and p.task or nil, positive_rating = p.positive_rating,
+    composition = p.composition.hash, reward = reward.identity(p.reward), task = p.task ~= "slates" and p.task or nil, positive_rating = p.positive_rating,
     evolve = native.array(p.evolve), evaluations = p.evaluations, batch = p.batch,
     promotion = p.promotion, proposers = native.array((function()
       local names = {}

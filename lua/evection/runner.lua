@@ -159,6 +159,20 @@ local function fit_live(live, view, opts, rows)
   native.on_progress(nil)
 end
 
+-- Fits a node that stands where the composition has it; the nodes before it are fitted already.
+local function fit_in_place(self, c, node, live, opts)
+  if not node.agent.fit then return end
+  local started, w, view = native.now(), self.world, self.view
+  local rows, upstream
+  if node.role == "rank" then upstream = upstream_key(self.by_name, node.from[1]) end
+  live.key = artifact_key(node, w, view, opts.seed, upstream)
+  if node.role == "rank" and not native.exists(("%s/artifacts/%s.evm"):format(native.home, live.key)) then
+    rows = ranker_rows(c, node, w, view, opts)
+  end
+  fit_live(live, view, opts, rows)
+  live.seconds = native.now() - started
+end
+
 -- fit(composition, world, { folds, seed, progress, state, checkpoints }) → runner.
 -- Inside: view instead of folds; until_node fits only what stands before that node.
 function fit(c, w, opts)
@@ -188,18 +202,8 @@ function fit(c, w, opts)
         live.bit = 2 ^ n_recalls
         n_recalls = math.min(n_recalls + 1, 31)
       end
-      local rows, upstream
       self.by_name[node.name] = live
-      if node.agent.fit then
-        local started = native.now()
-        if node.role == "rank" then upstream = upstream_key(self.by_name, node.from[1]) end
-        live.key = artifact_key(node, w, view, opts.seed, upstream)
-        if node.role == "rank" and not native.exists(("%s/artifacts/%s.evm"):format(native.home, live.key)) then
-          rows = ranker_rows(c, node, w, view, opts)
-        end
-        fit_live(live, view, opts, rows)
-        live.seconds = native.now() - started
-      end
+      fit_in_place(self, c, node, live, opts)
       for i, input in ipairs(node.from) do live.inputs[i] = self.by_name[input].slate end
       self.list[#self.list + 1] = live
     end
@@ -254,20 +258,56 @@ end
 -- How many items the output gives when its node does not say.
 function Runner:set_n(n) self.n = n end
 
+-- What a node that was taken away leaves: nothing of a recall; the candidates that came in of a rank, rerank or explore; of a merge
+-- the best rank that any input gives an item, which is no decision of anybody's.
+local function pass_on(node, slate)
+  if node.role ~= "merge" then return end
+  local best = native.vector(#slate):set(0)
+  for _, name in ipairs(node.from) do
+    local rank = slate["rank." .. name]
+    best = best:max_with(rank:gt(0) / rank:max_with(1))
+  end
+  slate.score:set(0):add(best)
+end
+
 local function step(self, node, request)
-  local slate = node.slate
+  local slate, absent = node.slate, self.absent and self.absent[node.name]
   local n = node.n or (node == self.output and self.n) or (node.role == "recall" and DEFAULT_RECALL) or nil
   if node.role == "recall" then slate:clear()
   elseif node.role == "merge" then slate:union(node.inputs, node.from)
   else slate:copy(node.inputs[1]) end
-  native.request_set_n(request, n or math.max(1, #slate))
-  local ok, message = pcall(node.agent.act, node.model, request, slate, node.ctx)
-  if not ok then error(("node %s: act: %s"):format(node.name, tostring(message)), 0) end
+  local actor = node
+  if absent then actor = absent ~= true and absent or nil end
+  if actor then
+    native.request_set_n(request, n or math.max(1, #slate))
+    local started = self.clock and native.now()
+    local ok, message = pcall(actor.agent.act, actor.model, request, slate, actor.ctx)
+    if not ok then error(("node %s: act: %s"):format(node.name, tostring(message)), 0) end
+    if started then self.clock[node.name] = native.now() - started end
+  else
+    pass_on(node, slate)
+  end
   if node.bit then slate:set_source(node.bit) end
   if node.role ~= "rerank" then slate:sort() end
   if n then slate:truncate(n) end
   return slate
 end
+
+-- stand_in(node name, agent, { seed, progress, checkpoints }) → what Runner.absent takes for the node: that agent with its default
+-- knobs, fitted in the node's place.
+function Runner:stand_in(name, a, opts)
+  for _, node in ipairs(self.composition.nodes) do
+    if node.name == name then
+      local other = { name = name, agent = a, role = node.role, from = node.from, n = node.n, knobs = agent.knobs(a) }
+      local live = enliven(other, self.world, self.view)
+      fit_in_place(self, self.composition, other, live, opts)
+      return live
+    end
+  end
+end
+
+-- Runner.absent: { node name → true, or a stand-in }: nodes that the next answers do without. Nothing is fitted again: the others act
+-- with the models they have. Runner.clock: a table that takes the seconds of each node's act.
 
 -- The slate of one node for a row of the requests.
 function Runner:run_until(name, requests, row)
@@ -321,10 +361,37 @@ function Runner:learn(events)
   end
 end
 
+-- evaluate(node, data) → what the agent's own evaluate says of held-out data; nil: it has none.
+function Runner.evaluate(_, node, data)
+  if not node.agent.evaluate then return nil end
+  local value = call(node, "evaluate", node.model, data, node.ctx)
+  if type(value) ~= "number" or value ~= value or math.abs(value) == math.huge then
+    native.raise("failed", ("node %s: evaluate: a number is wanted, not '%s'"):format(node.name, tostring(value)))
+  end
+  return value
+end
+
 -- An agent's own evaluate, when it stands alone.
 function Runner:inner(held)
-  local node = self.output
-  if #self.list == 1 and node.agent.evaluate then return call(node, "evaluate", node.model, held.data, node.ctx) end
+  if #self.list == 1 then return self:evaluate(self.output, held.data) end
+end
+
+-- Megabytes of the model files that the nodes at work map.
+function Runner:model_mb()
+  local bytes, seen = 0, {}
+  for _, node in ipairs(self.list) do
+    local absent = self.absent and self.absent[node.name]
+    local of = absent and (absent ~= true and absent or nil) or (not absent and node or nil)
+    if of and of.key and not seen[of.key] then
+      seen[of.key] = true
+      local file = io.open(("%s/artifacts/%s.evm"):format(native.home, of.key), "rb")
+      if file then
+        bytes = bytes + file:seek "end"
+        file:close()
+      end
+    end
+  end
+  return bytes / 2 ^ 20
 end
 
 return runner

@@ -33,6 +33,7 @@ typedef struct ev_verb {
   ev_status (*run)(json_t *opts);
 } ev_verb;
 
+extern const ev_verb ev_verb_credit;
 extern const ev_verb ev_verb_data_import, ev_verb_data_generate, ev_verb_data_show, ev_verb_data_list;
 extern const ev_verb ev_verb_items_put, ev_verb_items_get, ev_verb_items_delete, ev_verb_items_search, ev_verb_items_stats, ev_verb_items_list,
     ev_verb_items_compact, ev_verb_items_verify;

@@ -17,6 +17,7 @@ static const ev_option options[] = {
     {EV_OPT_STRING, "task", "slates|clicks", "what is measured (default slates: the best unseen items); clicks: how well a ranker tells a fold's clicks"},
     {EV_OPT_REAL, "positive-rating", "X", "clicks: an interaction rated X or more is one (default 4)"},
     {EV_OPT_STRING, "against", "COMPOSITION", "clicks: a second ranker, compared on the same rows"},
+    {EV_OPT_STRING, "reward", "FILE|METRIC", "also the outer reward, with its formula and its constraints"},
     {EV_OPT_STRING, "cutoffs", "K,K…", "lengths of the lists that are measured (default 5,10,20)"},
     {EV_OPT_END, NULL, NULL, NULL},
 };

@@ -55,6 +55,34 @@ typedef struct ev_difference {
 } ev_difference;
 ev_status ev_paired_bootstrap(ev_difference *out, const float *a, const float *b, size_t n, unsigned n_bootstrap, double confidence, uint64_t seed);
 
+/* ---- Exposure --------------------------------------------------------------------------------------------
+ * Of the first k places of all lists together; an item with several tokens of the column is a place of each of them:
+ *   MAX    the largest share of the places that one token has     TOKEN   the share of a given token
+ *   SLATE  mean over lists of the largest share within the list    COVERAGE, GINI  as in Metrics */
+typedef enum ev_exposure_kind { EV_SHARE_MAX, EV_SHARE_TOKEN, EV_SHARE_SLATE, EV_SHARE_COVERAGE, EV_SHARE_GINI } ev_exposure_kind;
+typedef struct ev_exposure {
+  ev_exposure_kind kind;
+  size_t k;
+  const ev_column *column; /* shares: TOKEN or TOKEN_LIST of items, borrowed */
+  uint32_t token;          /* TOKEN: which; one that the column has not has no share */
+} ev_exposure;
+/* @param items (n, stride) item ids in rank order, EV_NONE padded
+ * @param[out] user (n) what each list adds: SLATE its own share; else its jackknife pseudo-value n T − (n − 1) T₋ᵤ, so that a
+ * figure of the whole can be compared user by user (Efron and Stein 1981)
+ * @param[out] token the token of MAX or TOKEN, else EV_NONE. EV_EINVAL: no lists, k beyond their places, a column of numbers */
+ev_status ev_exposure_measure(double *value, float *user, uint32_t *token, const uint32_t *items, size_t stride, size_t n, size_t n_items, const ev_exposure *x);
+
+/* ---- Pareto fronts -----------------------------------------------------------------------------------------
+ * Points of n_dims finite objectives, all to be maximised. One dominates another when it is nowhere less and somewhere more: equal
+ * points do not dominate each other. Same bits for any number of threads. EV_EINTR after ev_interrupt. */
+#define EV_PARETO_DIMS 16
+/* @param points (n, n_dims) @param[out] rank (n) 0: not dominated; r: dominated by none once ranks below r are taken away.
+ * O(n² n_dims) at worst. */
+ev_status ev_pareto_ranks(uint32_t *rank, const double *points, size_t n, size_t n_dims);
+/* The volume of what is dominated by some point and dominates the reference, exactly. Exponential in n_dims; a front of 100 points
+ * of 5 objectives takes milliseconds. @param reference (n_dims); points not above it everywhere add nothing */
+ev_status ev_hypervolume(double *out, const double *points, size_t n, size_t n_dims, const double *reference);
+
 /* ---- Clicks ------------------------------------------------------------------------------------------------
  * Of rows (user, label 0 or 1, logit), p = 1 / (1 + e^−logit):
  *   auc       share of the pairs of a 1 and a 0 in which the 1 has the higher logit; equals count one half

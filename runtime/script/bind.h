@@ -157,6 +157,7 @@ void ev_bind_sequential(lua_State *L);
 void ev_bind_feed(lua_State *L);
 void ev_bind_graph(lua_State *L);
 void ev_bind_train(lua_State *L);
+void ev_bind_pareto(lua_State *L);
 void ev_bind_batches(lua_State *L); /* after data, models and graphs: it gives them methods */
 
 #endif

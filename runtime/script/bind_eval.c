@@ -122,6 +122,36 @@ static int lists_measure(lua_State *L) {
   return 3;
 }
 
+/* lists:exposure(data, kind, k[, column[, token]]) → value, vector of what each list adds, the token of max_share or share */
+static int lists_exposure(lua_State *L) {
+  static const char *const kinds[] = {"max_share", "share", "slate_share", "coverage", "gini", NULL};
+  llists *l = luaL_checkudata(L, 1, EV_LISTS);
+  const ev_snapshot *s = ev_lua_data(L, 2)->view->snapshot;
+  ev_exposure x = {.kind = (ev_exposure_kind)luaL_checkoption(L, 3, NULL, kinds), .k = (size_t)ev_lua_integer(L, 4, 1, EV_SLATE_MAX_ITEMS), .token = EV_NONE};
+  const char *name = luaL_optstring(L, 5, NULL), *text;
+  size_t len, wanted_len;
+  if (name != NULL && (x.column = ev_snapshot_column(s, EV_ITEM, name)) == NULL) return luaL_error(L, "the data have no item column '%s'", name);
+  if (x.kind == EV_SHARE_TOKEN) {
+    const char *wanted = luaL_checklstring(L, 6, &wanted_len);
+    for (uint32_t i = 0; x.column != NULL && i < x.column->n_tokens && x.token == EV_NONE; i++) {
+      text = ev_column_token(x.column, i, &len);
+      if (len == wanted_len && memcmp(text, wanted, len) == 0) x.token = i;
+    }
+  }
+  double value;
+  uint32_t token;
+  float *user = ev_lua_new_vector(L, l->n); /* stays at this place: value, vector, token */
+  lua_pushnil(L);
+  lua_insert(L, -2);
+  EV_CHECK(L, ev_exposure_measure(&value, user, &token, l->items, l->k, l->n, ev_snapshot_n_items(s), &x));
+  lua_pushnumber(L, value);
+  lua_replace(L, -3);
+  if (token == EV_NONE) return 2;
+  text = ev_column_token(x.column, token, &len);
+  lua_pushlstring(L, text, len);
+  return 3;
+}
+
 /* ---- Clicks: the held interactions of users as candidates, and what a ranker said of them -----------------*/
 typedef struct lclicks {
   size_t n, cap;
@@ -255,7 +285,7 @@ static int paired_bootstrap(lua_State *L) { /* paired_bootstrap(a, b, seed[, res
 }
 
 void ev_bind_eval(lua_State *L) {
-  static const luaL_Reg lists_methods[] = {{"put", lists_put}, {"measure", lists_measure}, {"__gc", lists_close}, {NULL, NULL}};
+  static const luaL_Reg lists_methods[] = {{"put", lists_put}, {"measure", lists_measure}, {"exposure", lists_exposure}, {"__gc", lists_close}, {NULL, NULL}};
   static const luaL_Reg clicks_methods[] = {{"fill", clicks_fill}, {"put", clicks_put}, {"measure", clicks_measure},
                                             {"compare", clicks_compare}, {"__gc", clicks_close}, {NULL, NULL}};
   ev_lua_class(L, EV_LISTS, lists_methods);

@@ -132,6 +132,9 @@ ev_status ev_view_split(ev_view **rest, ev_view **held, const ev_view *v, double
 /* The same of at most n_users users, a seeded choice among those with at least 2; the others keep all they have. What early
  * stopping is measured on. */
 ev_status ev_view_hold(ev_view **rest, ev_view **held, const ev_view *v, double share, size_t n_users, uint64_t seed);
+/* What users block, block + n_blocks, block + 2 n_blocks, … have in a view; the others have nothing. A figure that is told of whole
+ * views only is told of each block, so that its error can be seen. */
+ev_status ev_view_block(ev_view **out, const ev_view *v, size_t block, size_t n_blocks);
 void ev_view_free(ev_view *v);
 bool ev_sorted_has(const uint32_t *sorted, size_t n, uint32_t x); /* of ascending numbers, such as a user's in seen */
 

@@ -180,3 +180,24 @@ done:
   ev_free(mine);
   return status;
 }
+
+ev_status ev_view_block(ev_view **out, const ev_view *v, size_t block, size_t n_blocks) {
+  *out = NULL;
+  if (block >= n_blocks) return ev_fail(EV_EINVAL, "block %zu of %zu", block, n_blocks);
+  const ev_snapshot *s = v->snapshot;
+  const uint64_t *all = ev_snapshot_user_ptr(s);
+  const uint32_t *items = ev_snapshot_items(s);
+  const uint8_t *fold = ev_snapshot_folds(s);
+  uint8_t *keep = ev_zalloc(ev_snapshot_n_interactions(s), 1);
+  if (keep == NULL) return EV_ENOMEM;
+  for (size_t u = block; u < v->by_user.n_rows; u += n_blocks) {
+    for (uint64_t i = all[u], k = v->by_user.ptr[u]; i < all[u + 1] && k < v->by_user.ptr[u + 1]; i++) {
+      if (!(fold[i] & v->folds) || items[i] != v->by_user.idx[k]) continue;
+      keep[i] = 1;
+      k++;
+    }
+  }
+  ev_status status = build(out, s, v->folds, keep);
+  ev_free(keep);
+  return status;
+}

@@ -15,7 +15,7 @@ HAND_WRITTEN = os.path.join(ROOT, "policies", "compositions", "hand_written.yaml
 # What each verb wants on its command line to get as far as its options.
 ARGUMENTS = {
     "data import": ["x.csv"], "data generate": [], "data show": ["x"], "data list": [], "agents": [], "check": ["x.lua"], "fit": ["agent:popular"],
-    "eval": ["agent:popular"], "evolve": ["x.yaml"], "lineage": [], "serve": ["agent:popular"], "run": None,
+    "eval": ["agent:popular"], "evolve": ["x.yaml"], "lineage": [], "credit": ["agent:popular"], "serve": ["agent:popular"], "run": None,
     "items put": ["x", "x.jsonl"], "items get": ["x", "a"], "items delete": ["x", "a"], "items search": ["x"], "items stats": ["x"], "items list": [],
     "items compact": ["x"], "items verify": ["x"],
 }

@@ -157,6 +157,22 @@ reward: r.yaml
     end
   end)
 
+  it("of a reward for another composition stand in the reward's file", function()
+    local p, errors, path = load("composition: c.yaml\nreward: r.yaml\n", {
+      ["r.yaml"] = "objectives: [{ maximise: ndcg@20 }]\nconstraints:\n  - latency_p99_ms.knm <= 3\nbaselines: { knn: rank_fusion }\n",
+    })
+    assert.is_nil(p)
+    support.errors_are(errors, { { 3, "no node 'knm' (did you mean 'knn'?)" }, { 4, "of role merge" } }, path:gsub("plan.yaml$", "r.yaml"))
+  end)
+
+  it("of a promotion by a reward that no user has a share in", function()
+    local files = { ["r.yaml"] = "objectives: [{ minimise: latency_p99_ms }]\n" }
+    local _, errors = load("composition: c.yaml\nreward: r.yaml\npromotion: { metric: reward }\n", files)
+    support.errors_are(errors, { { 3, "'reward' is no metric with a value for each user" } })
+    files["r.yaml"] = "objectives: [{ minimise: gini@20 }]\n"
+    assert.equal("reward", whole("composition: c.yaml\nreward: r.yaml\npromotion: { metric: reward }\n", files).promotion.metric)
+  end)
+
   it("are errors and nothing worse, whatever the file", function()
     for _, text in ipairs {
       "", "1", "[]", "[1]", "composition: ''", "composition: c.yaml\nevolve: []", "composition: c.yaml\nevolve: [[]]", "composition: c.yaml\nevolve: ['']",

@@ -158,6 +158,37 @@ static void only_so_many_users_are_cut_and_a_part_is_cut_within_itself(void **s)
   }
 }
 
+static void blocks_of_users_are_a_partition_of_a_view(void **s) {
+  (void)s;
+  for (uint64_t seed = 1; seed <= 4; seed++) {
+    ev_snapshot *x = random_snapshot(seed, true, seed % 2 == 0 ? EV_SPLIT_TIME : EV_SPLIT_LEAVE_ONE_OUT);
+    ev_view *v, *part, *rest, *held;
+    assert_int_equal(ev_view_new(&v, x, EV_TRAIN | EV_VALID), EV_OK);
+    assert_int_equal(ev_view_split(&rest, &held, v, 0.4, seed), EV_OK); /* a part of its folds itself */
+    ev_view *of[] = {v, rest};
+    for (int k = 0; k < 2; k++) {
+      enum { BLOCKS = 7 };
+      size_t total = 0;
+      for (size_t b = 0; b < BLOCKS; b++) {
+        assert_int_equal(ev_view_block(&part, of[k], b, BLOCKS), EV_OK);
+        for (size_t u = 0; u < part->by_user.n_rows; u++) {
+          size_t n = part->by_user.ptr[u + 1] - part->by_user.ptr[u], all = of[k]->by_user.ptr[u + 1] - of[k]->by_user.ptr[u];
+          assert_int_equal(n, u % BLOCKS == b ? all : 0);
+          for (size_t i = 0; i < n; i++) assert_int_equal(part->by_user.idx[part->by_user.ptr[u] + i], of[k]->by_user.idx[of[k]->by_user.ptr[u] + i]);
+          total += n;
+        }
+        ev_view_free(part);
+      }
+      assert_int_equal(total, of[k]->by_user.ptr[of[k]->by_user.n_rows]);
+    }
+    assert_int_equal(ev_view_block(&part, v, 3, 3), EV_EINVAL);
+    ASSERT_SURVIVES_FAULTS(ev_view_block(&part, v, 1, 3), );
+    ev_view *all[] = {v, part, rest, held};
+    for (int i = 0; i < 4; i++) ev_view_free(all[i]);
+    ev_snapshot_close(x);
+  }
+}
+
 static void views_survive_faults(void **s) {
   (void)s;
   ev_snapshot *x = random_snapshot(1, true, EV_SPLIT_TIME);
@@ -174,7 +205,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_view_holds_its_folds_and_nothing_else), cmocka_unit_test(a_cut_view_holds_out_a_share_of_each_user),
       cmocka_unit_test(only_so_many_users_are_cut_and_a_part_is_cut_within_itself),
-      cmocka_unit_test(views_survive_faults),
+      cmocka_unit_test(blocks_of_users_are_a_partition_of_a_view), cmocka_unit_test(views_survive_faults),
   };
   return RUN(tests);
 }
