@@ -57,7 +57,7 @@ end
 --   f:copy()         → the same future, to be given other slates
 --   f:batch(n)       → n sessions with the users that arrive. A batch has
 --     b:show_random([seed[, mask]])  b:show_top(scores[, mask])  b:show_ranked(users, items[, bias[, mask]])
---     b:show_sampled(users, items, bias | nil, temperature[, seed[, mask]])  b:show(row, items)     what is shown
+--     b:show_sampled(users, items, bias | nil, temperature[, seed[, mask]])  b:show(row, items)  b:put(slates)     what is shown
 --     b:step()       they happen            b:arrive()  the users of the next n
 --     b:users()  b:slates()  b:clicks()  b:rewards(["any"])  b:propensities()  b:expected()        columns, as vectors
 --     b:worth()      → vector: what each slate would be worth to its user now      b:everyone([first])  all users instead

@@ -355,6 +355,18 @@ static int batch_show(lua_State *L) { /* b:show(row, { item, … }): the other p
   return 1;
 }
 
+static int batch_put(lua_State *L) { /* b:put(slates): n × places items behind one another, -1: an empty place */
+  lbatch *b = batch(L);
+  size_t all = b->n * b->places;
+  const float *x = vector_of(L, 2, all);
+  double most = (double)n_items(b->of->feed) - 1;
+  for (size_t i = 0; i < all; i++)
+    if (x[i] != -1 && (!(x[i] >= 0 && (double)x[i] <= most) || x[i] != floorf(x[i]))) return luaL_error(L, "number %d is %f: items are whole numbers from 0 to %f", (int)i + 1, (double)x[i], most);
+  for (size_t i = 0; i < all; i++) b->slates[i] = x[i] < 0 ? EV_NONE : (uint32_t)x[i];
+  lua_settop(L, 1);
+  return 1;
+}
+
 static int batch_step(lua_State *L) { /* b:step(): the sessions happen; b:arrive() for the next */
   lbatch *b = batch(L);
   EV_CHECK(L, ev_feed_step(b->of->feed, b->users, b->slates, b->n, b->clicks, b->expected));
@@ -435,7 +447,7 @@ void ev_bind_feed(lua_State *L) {
   static const luaL_Reg feed[] = {{"option", feed_option}, {"sessions", feed_sessions}, {"days", feed_days}, {"weights", feed_weights}, {"segments", feed_segments},
                                   {"items", feed_items}, {"features", feed_features}, {"due", feed_due}, {"tally_due", feed_tally_due}, {"batch", feed_batch},
                                   {"copy", feed_copy}, {"__gc", feed_close}, {NULL, NULL}};
-  static const luaL_Reg batches[] = {{"arrive", batch_arrive}, {"everyone", batch_everyone}, {"show", batch_show}, {"show_random", show_random}, {"show_top", show_top},
+  static const luaL_Reg batches[] = {{"arrive", batch_arrive}, {"everyone", batch_everyone}, {"show", batch_show}, {"put", batch_put}, {"show_random", show_random}, {"show_top", show_top},
                                      {"show_ranked", show_ranked}, {"show_sampled", show_sampled}, {"step", batch_step}, {"worth", batch_worth}, {"coin", batch_coin},
                                      {"tally", batch_tally}, {"users", batch_users}, {"slates", batch_slates}, {"clicks", batch_clicks}, {"expected", batch_expected},
                                      {"propensities", batch_propensities}, {"rewards", batch_rewards}, {"__len", batch_size}, {NULL, NULL}};

@@ -15,12 +15,13 @@ local n = tonumber(arg[4])
 -- ---- A bandit ------------------------------------------------------------------------------------------------
 -- One place, twenty items, nothing that changes: events are independent and the value of a policy is a sum over users and items.
 local USERS, ITEMS, DIMS = 500, 20, 4
+local SOFT, SHARP = 2, 0.6 -- temperatures of the policy logged and the one evaluated
 local function bandit()
   local f = feed.new {
     users = USERS, items = ITEMS, dims = DIMS, places = 1, seed = seed, click = -1.5, activity = 0, loyalty = 0, drift = 0, satiation = 0, item_days = 0, convert = 0,
   }
   local u, v, appeal = f:features(0.3)
-  local w = { feed = f, u = u, v = v, appeal = appeal, logging = 2, score = {}, context = {}, pi = {}, truth = 0, max_weight = 0 }
+  local w = { feed = f, u = u, v = v, appeal = appeal, score = {}, context = {}, pi = {}, truth = 0, logged_truth = 0, max_weight = 0 }
   local b, clicks = f:batch(USERS):everyone(), {}
   for a = 0, ITEMS - 1 do
     for row = 1, USERS do b:show(row, { a }) end
@@ -44,11 +45,12 @@ local function bandit()
       for k = 1, DIMS do x = x + context[k] * v[a * DIMS + k] end
       scores[a + 1] = x
     end
-    local logged, pi = softmax(scores, w.logging), softmax(scores, 0.6)
+    local logged, pi = softmax(scores, SOFT), softmax(scores, SHARP)
     w.score[user], w.context[user], w.pi[user] = scores, context, pi
     for a = 1, ITEMS do
       w.max_weight = math.max(w.max_weight, pi[a] / logged[a])
       w.truth = w.truth + pi[a] * clicks[a][user + 1] / USERS
+      w.logged_truth = w.logged_truth + logged[a] * clicks[a][user + 1] / USERS
     end
   end
   return w
@@ -56,7 +58,7 @@ end
 
 -- n events under the logging policy: a log, the target policy over its rows, weights and rewards.
 local function events(w, b)
-  b:arrive():show_sampled(w.u, w.v, w.appeal, w.logging, 11):step()
+  b:arrive():show_sampled(w.u, w.v, w.appeal, SOFT, 11):step()
   local users, arms, rewards, propensities = b:users(), b:slates(), b:clicks(), b:propensities()
   local context, pair, weights = {}, {}, {}
   for i = 1, #b do
@@ -81,14 +83,19 @@ end
 local function intervals()
   local w, bootstrap = bandit(), tonumber(arg[5])
   local b, held = w.feed:batch(n), {}
-  local function count(name, low, high, width)
+  local function count(name, low, high, width, truth)
+    truth = truth or w.truth
     local h = held[name] or { n = 0, width = 0, above = 0, below = 0 }
     held[name] = h
-    if low > w.truth then h.above = h.above + 1 elseif high < w.truth then h.below = h.below + 1 else h.n = h.n + 1 end
+    if low > truth then h.above = h.above + 1 elseif high < truth then h.below = h.below + 1 else h.n = h.n + 1 end
     h.width = h.width + (width or high - low) / replications
   end
   for run = 1, replications do
+    local other = w.feed:copy():batch(n) -- the same users, served by the policy evaluated: what a comparison online would see
+    other:show_sampled(w.u, w.v, w.appeal, SHARP, 12):step()
     local result, weights, rewards = estimate(w, b, bootstrap, run)
+    local d = native.paired_bootstrap(rewards, other:clicks(), run, bootstrap)
+    count("difference of two policies on the same users, paired bootstrap", d.low, d.high, nil, w.truth - w.logged_truth)
     for name, e in pairs(result.estimates) do
       count(name .. ", bootstrap", e.low, e.high)
       if e.bernstein_low then count(name .. ", Bernstein", e.bernstein_low, e.bernstein_high) end
@@ -129,25 +136,11 @@ end
 -- the average of what was expected so far.
 local function sequences()
   local w, held = bandit(), {}
-  local value = 0
-  do
-    local copy, pi = w.feed:copy(), nil
-    local b = copy:batch(USERS):everyone()
-    for a = 0, ITEMS - 1 do
-      for row = 1, USERS do b:show(row, { a }) end
-      local worth = b:worth()
-      for user = 0, USERS - 1 do
-        local sum, scores = 0, w.score[user]
-        for other = 1, ITEMS do sum = sum + math.exp(scores[other] / w.logging) end
-        pi = math.exp(scores[a + 1] / w.logging) / sum
-        value = value + pi * worth[user + 1] / USERS
-      end
-    end
-  end
+  local value = w.logged_truth
   local moving = feed.new { users = 300, items = 50, places = 1, seed = seed, click = -1, item_days = 10, drift_days = 10, satiation = 1, loyalty = 0.8 }
   local b, c = w.feed:batch(n), moving:batch(n)
   for run = 1, replications do
-    b:arrive():show_sampled(w.u, w.v, w.appeal, w.logging, 11):step()
+    b:arrive():show_sampled(w.u, w.v, w.appeal, SOFT, 11):step()
     c:arrive():show_random(5):step()
     local constant, changing, expected = b:clicks(), c:clicks(), c:expected()
     for _, kind in ipairs { "betting", "bernstein", "drifting" } do

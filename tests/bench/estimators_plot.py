@@ -39,12 +39,16 @@ def write(file, title, x_name, y_name, lines, log_x=True, log_y=True, marks=()):
     for y, text in marks:
         out.append(f'<line x1="{LEFT}" x2="{LEFT + WIDTH}" y1="{place_y(y):.1f}" y2="{place_y(y):.1f}" stroke="{TEXT}" stroke-dasharray="4 3"/>'
                    f'<text x="{LEFT + WIDTH + 6}" y="{place_y(y) + 4:.1f}">{text}</text>')
-    last = -math.inf
-    for i, (name, line) in enumerate(sorted(lines.items(), key=lambda item: place_y(item[1][-1][1]))):
+    order = sorted(lines.items(), key=lambda item: place_y(item[1][-1][1]))
+    at = []  # heights of the names: none stands on another, none below the chart
+    for _, line in order:
+        at.append(max(at[-1] + 13 if at else -math.inf, place_y(line[-1][1]) + 4))
+    for i in range(len(at)):
+        at[-1 - i] = min(at[-1 - i], TOP + HEIGHT + 6 - 13 * i)
+    for i, (name, line) in enumerate(order):
         colour = COLOURS[i % len(COLOURS)]
         points = " ".join(f"{place_x(x):.1f},{place_y(y):.1f}" for x, y in line)
-        last = max(last + 13, place_y(line[-1][1]) + 4)  # names do not stand on one another
-        out.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.8" points="{points}"/><text x="{LEFT + WIDTH + 6}" y="{last:.1f}" fill="{colour}">{name}</text>')
+        out.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.8" points="{points}"/><text x="{LEFT + WIDTH + 6}" y="{at[i]:.1f}" fill="{colour}">{name}</text>')
     out.append(f'<text x="{LEFT + WIDTH / 2}" y="{TOP + HEIGHT + 36}" text-anchor="middle">{x_name}</text>'
                f'<text transform="translate(16 {TOP + HEIGHT / 2}) rotate(-90)" text-anchor="middle">{y_name}</text>')
     with open(file, "w", encoding="utf-8") as f:

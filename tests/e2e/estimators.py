@@ -39,6 +39,8 @@ def test_intervals_of_off_policy_estimates_hold_the_truth_as_often_as_they_say()
         assert held[name + ", Bernstein"]["n"] >= least(n, 0.95), (name, held[name + ", Bernstein"])
     for kind in ("betting", "bernstein", "drifting"):
         assert held[kind + ", at all times"]["n"] >= least(n, 0.95), (kind, held[kind + ", at all times"])
+    paired = held["difference of two policies on the same users, paired bootstrap"]
+    assert paired["n"] >= least(n, 0.93) and paired["width"] < 0.3, paired
     assert held["dr, bootstrap"]["width"] < held["ips, bootstrap"]["width"], held
     assert held["betting, at all times"]["width"] < held["bernstein, at all times"]["width"], held
 

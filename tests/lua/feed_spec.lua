@@ -104,6 +104,13 @@ describe("a feed", function()
       return list
     end)())
     assert.equal(2, #b:worth())
+    local other, slates = f:batch(2), b:slates()
+    assert.equal(b:worth()[1], other:put(slates):worth()[1])
+    for _, wrong in ipairs { 40, -2, 1.5, 0 / 0 } do
+      slates:set(2, wrong)
+      support.refused("number 2 is", other.put, other, slates)
+    end
+    support.refused("numbers", other.put, other, feed.vector(7))
     support.refused("", b.show, b, 1, { 40 })
     support.refused("", b.show, b, 3, { 1 })
     support.refused("5 items for 4 places", b.show, b, 1, { 1, 2, 3, 4, 5 })
@@ -131,5 +138,55 @@ describe("a feed", function()
     f = nil -- luacheck: ignore
     collectgarbage()
     assert.equal(c, c:arrive())
+  end)
+end)
+
+describe("a feed as data", function()
+  local world, reward = require "evection.world", require "evection.reward"
+  local path = support.file("world.yaml", "users: 150\nitems: 60\nplaces: 4\nclick: -2.5\nitem_days: 40\n")
+
+  local function evaluate(composition, more)
+    local opts = { composition = composition, data = "feed:" .. path, bootstrap = 20 }
+    for key, value in pairs(more or {}) do opts[key] = value end
+    return world.evaluate(opts)
+  end
+
+  it("measures a composition by its truth, the same each time", function()
+    local r, again = evaluate "agent:popular", evaluate "agent:popular"
+    for _, name in ipairs { "feed_clicks", "feed_live", "feed_worth", "ndcg@20" } do assert.same(r.metrics[name], again.metrics[name]) end
+    assert.equal(r.data_hash, again.data_hash)
+    assert.is_true(r.metrics.feed_worth.value > r.metrics.feed_clicks.value and r.metrics.feed_clicks.value > 0.05)
+    local live = r.metrics.feed_live
+    assert.is_true(live.low < live.value and live.value < live.high)
+    local scalar = evaluate("agent:popular", { reward = reward.of_metric "feed_worth" }).reward
+    assert.near(r.metrics.feed_worth.value, scalar, 1e-12)
+    assert.equal("feed", reward.parse "feed_worth".kind)
+  end)
+
+  it("is worth what the slates are worth to the users as they are", function()
+    local snapshot_path, f = require "evection.feed_world".prepare(path)
+    local w, sum, n = world.open(snapshot_path), 0, 0
+    local run = require "evection.runner".fit(require "evection.compose".open "agent:popular", w, { folds = native.TRAIN, seed = 1 })
+    local held, known = w:view(native.VALID).data, w:view(native.TRAIN).data
+    run:set_n(20)
+    for user = 0, held:n_users() - 1 do
+      if held:n_of_user(user) > 0 then
+        local slate, items = run:answer(native.requests(known, { user }), 1), {}
+        for i = 1, math.min(4, #slate) do items[i] = tonumber(w:item_id(slate:item(i)):sub(2)) end
+        local b = f:batch(1):everyone(tonumber(w:user_id(user):sub(2))):show(1, items)
+        sum, n = sum + b:worth()[1], n + 1
+      end
+    end
+    assert.is_true(n > 50)
+    assert.near(sum / n, evaluate("agent:popular").metrics.feed_worth.value, 1e-5)
+  end)
+
+  it("names what is wrong in its file", function()
+    support.refused("No such file", evaluate, "agent:popular", { data = "feed:" .. support.folder .. "/none.yaml" })
+    local wrong = support.file("wrong_world.yaml", "users: 150\nitem: 60\n")
+    support.refused("wrong_world.yaml:2: a feed has no 'item'", evaluate, "agent:popular", { data = "feed:" .. wrong })
+    support.refused("which was not measured", world.evaluate, {
+      composition = "agent:popular", data = support.data("tiny", 90), bootstrap = 0, reward = reward.of_metric "feed_worth",
+    })
   end)
 end)
