@@ -66,7 +66,8 @@ static ev_status reward_of(const at *w, const json_t *v, double *out) {
   if (!json_is_number(v) && !json_is_boolean(v)) return WRONG("the reward is %s, not a number", shown(text, v));
   *out = json_is_boolean(v) ? json_is_true(v) : json_number_value(v);
   if (!isfinite(*out)) return WRONG("the reward is %s, not a number", shown(text, v));
-  if (*out < w->b->reward_low || *out > w->b->reward_high) return WRONG("the reward is %s, not between %g and %g", shown(text, v), w->b->reward_low, w->b->reward_high);
+  if (*out < w->b->reward_low || *out > w->b->reward_high)
+    return WRONG("the reward is %s, not between %g and %g", shown(text, v), w->b->reward_low, w->b->reward_high);
   return EV_OK;
 }
 
@@ -83,7 +84,8 @@ static ev_status distribution(const at *w, const json_t *v, const char *what, ch
   char text[64];
   size_t n = json_is_object(v) ? json_object_size(v) : json_array_size(v);
   if (!json_is_object(v) && !json_is_array(v)) return WRONG("%s is %s, not an object or a list of probabilities", what, shown(text, v));
-  if (json_is_array(v) && (!b->closed_arms || n != b->arms.n)) return WRONG("%s is a list of %zu; line 1 names %zu arms", what, n, b->closed_arms ? b->arms.n : 0);
+  if (json_is_array(v) && (!b->closed_arms || n != b->arms.n))
+    return WRONG("%s is a list of %zu; line 1 names %zu arms", what, n, b->closed_arms ? b->arms.n : 0);
   bool first = c->ptr == NULL;
   EV_TRY(bandit_grow(&c->ptr, &c->ptr_cap, place + 2, sizeof *c->ptr));
   if (first) c->ptr[0] = 0;
@@ -111,7 +113,8 @@ static ev_status distribution(const at *w, const json_t *v, const char *what, ch
     if (x > 0) c->arm[c->n] = a, c->p[c->n++] = x;
   }
   if (!(fabs(sum - 1) <= DISTRIBUTION_SLACK)) return WRONG("%s add up to %.9g, not to 1", what, sum);
-  if (propensity > 0 && !(fabs(chosen - propensity) <= DISTRIBUTION_SLACK)) return WRONG("%s give the arm %.9g, its propensity is %.9g", what, chosen, propensity);
+  if (propensity > 0 && !(fabs(chosen - propensity) <= DISTRIBUTION_SLACK))
+    return WRONG("%s give the arm %.9g, its propensity is %.9g", what, chosen, propensity);
   c->ptr[place + 1] = c->n;
   return EV_OK;
 }
@@ -163,7 +166,8 @@ static ev_status header(at *w, const json_t *v) {
       }
       b->closed_arms = true;
     } else if (strcmp(key, "positions") == 0) {
-      if (!json_is_integer(x) || json_integer_value(x) < 1 || json_integer_value(x) > BANDIT_PLACES_MAX) return WRONG("positions is %s, not from 1 to %d", shown(text, x), BANDIT_PLACES_MAX);
+      if (!json_is_integer(x) || json_integer_value(x) < 1 || json_integer_value(x) > BANDIT_PLACES_MAX)
+        return WRONG("positions is %s, not from 1 to %d", shown(text, x), BANDIT_PLACES_MAX);
       b->n_positions = (size_t)json_integer_value(x);
     } else if (strcmp(key, "reward_range") == 0) {
       const json_t *low = json_array_get(x, 0), *high = json_array_get(x, 1);
@@ -178,7 +182,8 @@ static ev_status header(at *w, const json_t *v) {
 }
 
 static bool known(const char *key) {
-  static const char *const keys[] = {"context", "arm", "slate", "position", "reward", "rewards", "propensity", "propensities", "marginals", "probabilities", "evaluated", "time", "user"};
+  static const char *const keys[] = {"context", "arm", "slate", "position", "reward", "rewards", "propensity", "propensities", "marginals",
+      "probabilities", "evaluated", "time", "user"};
   if (*key == '_') return true;
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
     if (strcmp(key, keys[i]) == 0) return true;
@@ -190,7 +195,8 @@ static ev_status same(const at *w, const char *key, bool has, bool *first) { /* 
   return has == *first ? EV_OK : WRONG(has ? "%s, which the first row does not have" : "no %s, which the first row has", key);
 }
 
-static ev_status place(const at *w, size_t l, const json_t *arm, const json_t *reward, const json_t *propensity, const json_t *marginal, const json_t *logged, const json_t *evaluated) {
+static ev_status place(const at *w, size_t l, const json_t *arm, const json_t *reward, const json_t *propensity, const json_t *marginal,
+                       const json_t *logged, const json_t *evaluated) {
   ev_bandit_builder *b = w->b;
   size_t to = b->n_places + l;
   EV_TRY(arm_of(w, arm, &b->arm[to]));
@@ -234,7 +240,8 @@ static ev_status row(at *w, const json_t *v) {
   if (time != NULL) {
     const char *s = json_is_string(time) ? json_string_value(time) : number;
     if (json_is_number(time)) snprintf(number, sizeof number, "%.17g", json_number_value(time));
-    if ((!json_is_string(time) && !json_is_number(time)) || !bandit_time(s, strlen(s), &b->time_ms[b->n])) return WRONG("the time is %s, not seconds or a date", shown(text, time));
+    if ((!json_is_string(time) && !json_is_number(time)) || !bandit_time(s, strlen(s), &b->time_ms[b->n]))
+      return WRONG("the time is %s, not seconds or a date", shown(text, time));
   }
   if (user != NULL) {
     size_t len;
@@ -254,7 +261,8 @@ static ev_status row(at *w, const json_t *v) {
     EV_TRY(place(w, 0, arm, json_object_get(v, "reward"), json_object_get(v, "propensity"), NULL, logged, evaluated));
   } else {
     const json_t *rewards = json_object_get(v, "rewards"), *propensities = json_object_get(v, "propensities");
-    if (!json_is_array(slate) || json_array_size(slate) == 0 || json_array_size(slate) > BANDIT_PLACES_MAX) return WRONG("a slate is a list of 1 to %d arms", BANDIT_PLACES_MAX);
+    if (!json_is_array(slate) || json_array_size(slate) == 0 || json_array_size(slate) > BANDIT_PLACES_MAX)
+      return WRONG("a slate is a list of 1 to %d arms", BANDIT_PLACES_MAX);
     if (position != NULL) return WRONG("a position in a log of slates");
     n = json_array_size(slate);
     EV_TRY(list_of(w, rewards, "rewards", n));
@@ -264,7 +272,8 @@ static ev_status row(at *w, const json_t *v) {
     if (evaluated != NULL) EV_TRY(list_of(w, evaluated, "evaluated", n));
     EV_TRY(bandit_places(b, b->n_places + n));
     for (size_t l = 0; l < n; l++)
-      EV_TRY(place(w, l, json_array_get(slate, l), json_array_get(rewards, l), json_array_get(propensities, l), json_array_get(marginals, l), json_array_get(logged, l), json_array_get(evaluated, l)));
+      EV_TRY(place(w, l, json_array_get(slate, l), json_array_get(rewards, l), json_array_get(propensities, l), json_array_get(marginals, l),
+                   json_array_get(logged, l), json_array_get(evaluated, l)));
   }
   if (b->n == 0) b->row_ptr[0] = 0;
   b->n_places += n;
@@ -284,7 +293,8 @@ ev_status bandit_read_jsonl(ev_bandit_builder *b, bandit_lines *l) {
     json_t *object = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
     if (object == NULL) return ev_fail(EV_EINVAL, "%s:%zu: not JSON: %s", b->path, l->number, ev_text_mend(error.text));
     if (!json_is_object(object)) status = wrong(&w, "not an object");
-    else if (b->n == 0 && declared == 0 && json_object_get(object, "arm") == NULL && json_object_get(object, "slate") == NULL && json_object_get(object, "propensity") == NULL &&
+    else if (b->n == 0 && declared == 0 && json_object_get(object, "arm") == NULL && json_object_get(object, "slate") == NULL &&
+             json_object_get(object, "propensity") == NULL &&
              (json_object_get(object, "arms") != NULL || json_object_get(object, "positions") != NULL || json_object_get(object, "reward_range") != NULL))
       status = header(&w, object), declared = 1;
     else
@@ -300,7 +310,8 @@ ev_status bandit_read_jsonl(ev_bandit_builder *b, bandit_lines *l) {
   size_t most = b->n_positions;
   for (size_t i = 0; i < b->n && b->has_position; i++)
     if (b->position[i] >= most) {
-      if (b->n_positions > 0) return ev_fail(EV_EINVAL, "%s: row %zu is at position %u; line 1 says there are %zu", b->path, i + 1, b->position[i] + 1, b->n_positions);
+      if (b->n_positions > 0)
+        return ev_fail(EV_EINVAL, "%s: row %zu is at position %u; line 1 says there are %zu", b->path, i + 1, b->position[i] + 1, b->n_positions);
       most = b->position[i] + 1;
     }
   b->n_positions = b->has_position ? most : 1;

@@ -12,7 +12,8 @@ static ev_status square(ev_bandit_builder *b) {
   if (b->n_places == b->n * length) return EV_OK;
   if (b->n > BANDIT_DENSE_MAX / length) return ev_fail(EV_ELIMIT, "%s: %zu slates of up to %zu places", b->path, b->n, length);
   uint32_t *arm = ev_alloc(b->n, length * sizeof *arm);
-  double *reward = ev_zalloc(b->n, length * sizeof *reward), *propensity = ev_zalloc(b->n, length * sizeof *propensity), *marginal = ev_zalloc(b->n, length * sizeof *marginal);
+  double *reward = ev_zalloc(b->n, length * sizeof *reward), *propensity = ev_zalloc(b->n, length * sizeof *propensity),
+      *marginal = ev_zalloc(b->n, length * sizeof *marginal);
   bool short_of = arm == NULL || reward == NULL || propensity == NULL || marginal == NULL;
   for (size_t i = 0; i < b->n && !short_of; i++) {
     size_t from = b->row_ptr[i], n = b->row_ptr[i + 1] - from;
@@ -63,7 +64,8 @@ static void view(ev_bandit_log *log, ev_bandit_builder *b) {
       .n = b->n, .length = b->length, .slates = b->slates, .n_arms = b->arms.n, .n_positions = b->n_positions, .n_users = b->has_user ? b->users.n : 0,
       .arm = b->arm, .position = b->has_position ? b->position : NULL, .reward = b->reward, .propensity = b->propensity,
       .marginal = b->has_marginal ? b->marginal : NULL, .logged = chances_of(&b->logged), .evaluated = chances_of(&b->evaluated),
-      .features = {.n_context = d, .context = d > 0 ? b->context : NULL, .n_arm_features = b->n_arm_features, .arm_features = b->arm_features, .pair = b->pair},
+      .features = {.n_context = d, .context = d > 0 ? b->context : NULL, .n_arm_features = b->n_arm_features, .arm_features = b->arm_features,
+          .pair = b->pair},
       .arms = names_of(&b->arms), .context = names_of(&b->context_names), .time_ms = b->has_time ? b->time_ms : NULL, .user = b->has_user ? b->user : NULL,
       .reward_low = isinf(b->reward_low) ? NAN : b->reward_low, .reward_high = isinf(b->reward_low) ? NAN : b->reward_high, .built = b};
 }
@@ -230,7 +232,8 @@ static ev_status array(const ev_pack *p, const char *name, ev_dtype t, size_t ro
   *out = NULL;
   if (!needed && !ev_pack_find(p, name, &a)) return EV_OK;
   EV_TRY(ev_pack_get(p, name, t, &a));
-  if (a.rows != rows || a.cols != cols) return ev_fail(EV_ECORRUPT, "%s: array '%s' is %zu x %zu, %zu x %zu expected", ev_pack_path(p), name, a.rows, a.cols, rows, cols);
+  if (a.rows != rows || a.cols != cols)
+    return ev_fail(EV_ECORRUPT, "%s: array '%s' is %zu x %zu, %zu x %zu expected", ev_pack_path(p), name, a.rows, a.cols, rows, cols);
   *out = a.data;
   return EV_OK;
 }
@@ -311,8 +314,10 @@ static ev_status open_log(ev_bandit_log *log, ev_pack *p) {
   EV_TRY(array(p, "range", EV_F64, 2, 1, true, &range));
   const uint64_t *h = head;
   const double *r = range;
-  if (h[H_N] == 0 || h[H_N] >= EV_NONE || h[H_LENGTH] == 0 || h[H_LENGTH] > BANDIT_PLACES_MAX || h[H_SLATES] > 1 || (h[H_SLATES] == 0 && h[H_LENGTH] != 1) || h[H_ARMS] == 0 ||
-      h[H_ARMS] > BANDIT_ARMS_MAX || h[H_POSITIONS] == 0 || h[H_POSITIONS] > BANDIT_PLACES_MAX || h[H_USERS] >= EV_NONE || h[H_CONTEXT] > BANDIT_CONTEXT_MAX || h[H_ARM_FEATURES] > BANDIT_CONTEXT_MAX)
+  if (h[H_N] == 0 || h[H_N] >= EV_NONE || h[H_LENGTH] == 0 || h[H_LENGTH] > BANDIT_PLACES_MAX || h[H_SLATES] > 1 ||
+      (h[H_SLATES] == 0 && h[H_LENGTH] != 1) || h[H_ARMS] == 0 ||
+      h[H_ARMS] > BANDIT_ARMS_MAX || h[H_POSITIONS] == 0 || h[H_POSITIONS] > BANDIT_PLACES_MAX || h[H_USERS] >= EV_NONE ||
+          h[H_CONTEXT] > BANDIT_CONTEXT_MAX || h[H_ARM_FEATURES] > BANDIT_CONTEXT_MAX)
     return broken(p, "sizes that no log has");
   if (isnan(r[0]) != isnan(r[1]) || r[0] >= r[1] || isinf(r[0]) || isinf(r[1])) return broken(p, "rewards of no range");
   *log = (ev_bandit_log){.n = h[H_N], .length = h[H_LENGTH], .slates = h[H_SLATES], .n_arms = h[H_ARMS], .n_positions = h[H_POSITIONS], .n_users = h[H_USERS], .reward_low = r[0], .reward_high = r[1], .pack = p};
@@ -363,7 +368,8 @@ void ev_bandit_log_hash(const ev_bandit_log *log, ev_hash *out) {
 
 /* ---- Views ---------------------------------------------------------------------------------------------*/
 ev_ope_log ev_bandit_log_rows(const ev_bandit_log *log) {
-  return (ev_ope_log){.n = log->n, .n_arms = log->n_arms, .n_positions = log->n_positions, .arm = log->arm, .position = log->position, .reward = log->reward, .propensity = log->propensity};
+  return (ev_ope_log){.n = log->n, .n_arms = log->n_arms, .n_positions = log->n_positions, .arm = log->arm, .position = log->position,
+      .reward = log->reward, .propensity = log->propensity};
 }
 
 uint32_t ev_bandit_log_arm(const ev_bandit_log *log, const char *name, size_t len) {

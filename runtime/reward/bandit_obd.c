@@ -38,7 +38,8 @@ static ev_status split(const table *t, size_t line, const char *text, size_t len
     if (*n == FIELDS_MAX) return ev_fail(EV_EINVAL, "%s:%zu: more than %d fields", t->path, line, FIELDS_MAX);
     if (at < end && *at == '"') {
       const char *quote = memchr(at + 1, '"', (size_t)(end - at - 1));
-      if (quote == NULL || (quote + 1 < end && quote[1] != ',')) return ev_fail(EV_EINVAL, "%s:%zu: a quote that is not closed at the end of its field", t->path, line);
+      if (quote == NULL || (quote + 1 < end && quote[1] != ','))
+        return ev_fail(EV_EINVAL, "%s:%zu: a quote that is not closed at the end of its field", t->path, line);
       out[(*n)++] = (cell){at + 1, (size_t)(quote - at - 1)};
       at = quote + 1;
     } else {
@@ -74,7 +75,8 @@ static ev_status header(table *t, const char *text, size_t len) {
   for (size_t i = 0; i < t->n; i++) {
     cell c = t->titles[i], rest;
     int64_t item;
-    t->parts[i] = is(c, "timestamp") ? TIME : is(c, "item_id") ? ITEM : is(c, "position") ? POSITION : is(c, "click") ? CLICK : is(c, "propensity_score") ? PROPENSITY : SKIP;
+    t->parts[i] = is(c, "timestamp") ? TIME : is(c, "item_id") ? ITEM : is(c, "position") ? POSITION : is(c, "click") ? CLICK
+        : is(c, "propensity_score") ? PROPENSITY : SKIP;
     if (begins(c, "user_feature_", &rest)) t->parts[i] = USER_FEATURE, t->of[i] = t->n_features++;
     if (begins(c, "user-item_affinity_", &rest)) {
       if (!ev_parse_i64(rest.s, rest.len, &item) || item < 0 || item >= BANDIT_ARMS_MAX) return fault(t, 1, "no item's number in the column", c);
@@ -84,7 +86,8 @@ static ev_status header(table *t, const char *text, size_t len) {
     if (t->parts[i] >= TIME && t->parts[i] <= PROPENSITY && found[t->parts[i]]) return fault(t, 1, "a column comes twice:", c);
     found[t->parts[i]] = true;
   }
-  if (n_affinities != t->n_items) return ev_fail(EV_EINVAL, "%s:1: %zu affinity columns, the last of them for item %zu", t->path, n_affinities, t->n_items - 1);
+  if (n_affinities != t->n_items)
+    return ev_fail(EV_EINVAL, "%s:1: %zu affinity columns, the last of them for item %zu", t->path, n_affinities, t->n_items - 1);
   static const char *const wanted[] = {[ITEM] = "item_id", [CLICK] = "click", [PROPENSITY] = "propensity_score"};
   for (int p = ITEM; p <= PROPENSITY; p++)
     if (p != POSITION && !found[p]) return ev_fail(EV_EINVAL, "%s:1: no column %s", t->path, wanted[p]);
@@ -123,18 +126,23 @@ static ev_status row(table *t, ev_bandit_builder *b, size_t line) {
         break;
       case CLICK:
         EV_TRY(number(t, line, "the click is", c, &x));
-        if (x < b->reward_low || x > b->reward_high) return ev_fail(EV_EINVAL, "%s:%zu: the click is '%.*s', not between %g and %g", t->path, line, (int)(c.len < 40 ? c.len : 40), c.s, b->reward_low, b->reward_high);
+        if (x < b->reward_low || x > b->reward_high)
+          return ev_fail(EV_EINVAL, "%s:%zu: the click is '%.*s', not between %g and %g", t->path, line, (int)(c.len < 40 ? c.len : 40), c.s,
+                         b->reward_low, b->reward_high);
         b->reward[to] = x;
         break;
       case PROPENSITY:
         if (c.len == 0) return ev_fail(EV_EINVAL, "%s:%zu: the propensity_score is missing", t->path, line);
         EV_TRY(number(t, line, "the propensity_score is", c, &x));
-        if (!(x > 0 && x <= 1)) return ev_fail(EV_EINVAL, "%s:%zu: the propensity_score is '%.*s', not above 0 and at most 1", t->path, line, (int)(c.len < 40 ? c.len : 40), c.s);
+        if (!(x > 0 && x <= 1))
+          return ev_fail(EV_EINVAL, "%s:%zu: the propensity_score is '%.*s', not above 0 and at most 1", t->path, line, (int)(c.len < 40 ? c.len : 40),
+                         c.s);
         b->propensity[to] = x;
         break;
       case USER_FEATURE:
         EV_TRY(names_add(&t->levels[t->of[i]], c.s, c.len, &t->codes[r * t->n_features + t->of[i]]));
-        if (t->levels[t->of[i]].n > BANDIT_CONTEXT_MAX) return ev_fail(EV_ELIMIT, "%s:%zu: more than %d words in one user feature", t->path, line, BANDIT_CONTEXT_MAX);
+        if (t->levels[t->of[i]].n > BANDIT_CONTEXT_MAX)
+          return ev_fail(EV_ELIMIT, "%s:%zu: more than %d words in one user feature", t->path, line, BANDIT_CONTEXT_MAX);
         break;
       case AFFINITY:
         EV_TRY(number(t, line, "the affinity is", c, &x));
@@ -180,7 +188,8 @@ static ev_status one_hot(table *t, ev_bandit_builder *b) {
     for (size_t k = 0; k < t->levels[f].n && status == EV_OK; k++) {
       char name[200];
       uint32_t column;
-      int len = snprintf(name, sizeof name, "%.*s=%.*s", (int)(t->titles[i].len < 90 ? t->titles[i].len : 90), t->titles[i].s, (int)(sorted[k].len < 90 ? sorted[k].len : 90), sorted[k].s);
+      int len = snprintf(name, sizeof name, "%.*s=%.*s", (int)(t->titles[i].len < 90 ? t->titles[i].len : 90), t->titles[i].s,
+                         (int)(sorted[k].len < 90 ? sorted[k].len : 90), sorted[k].s);
       status = names_add(&b->context_names, name, (size_t)len, &column);
       if (status == EV_OK && column != from + k) status = ev_fail(EV_EINVAL, "%s:1: two words or columns begin alike for 90 letters", t->path);
     }
@@ -220,7 +229,8 @@ static ev_status read_items(table *t, ev_bandit_builder *b, const char *path, ba
     int64_t arm = 0;
     status = split(t, l->number, text, len, t->cells, &fields);
     if (status == EV_OK && fields != n) status = ev_fail(EV_EINVAL, "%s:%zu: %zu fields, the header has %zu", path, l->number, fields, n);
-    if (status == EV_OK && (!ev_parse_i64(t->cells[id].s, t->cells[id].len, &arm) || arm < 0 || (size_t)arm >= t->n_items)) status = fault(t, l->number, "no item of the log:", t->cells[id]);
+    if (status == EV_OK && (!ev_parse_i64(t->cells[id].s, t->cells[id].len, &arm) || arm < 0 || (size_t)arm >= t->n_items))
+      status = fault(t, l->number, "no item of the log:", t->cells[id]);
     if (status == EV_OK && there[arm]) status = fault(t, l->number, "an item comes twice:", t->cells[id]);
     if (status == EV_OK) status = bandit_grow(&item, &cap, rows + 1, sizeof *item);
     if (status == EV_OK && columns > 0) status = bandit_grow(&values, &values_cap, (rows + 1) * columns, sizeof *values);
@@ -239,7 +249,8 @@ static ev_status read_items(table *t, ev_bandit_builder *b, const char *path, ba
   if (status == EV_OK && rows != t->n_items) status = ev_fail(EV_EINVAL, "%s: %zu items, the log has %zu", path, rows, t->n_items);
   size_t width = 0, from = 0;
   for (size_t c = 0; c < columns && status == EV_OK; c++) width += numeric[c] ? 1 : words[c].n;
-  if (status == EV_OK && (width > BANDIT_CONTEXT_MAX || t->n_items > BANDIT_DENSE_MAX / (width + 1))) status = ev_fail(EV_ELIMIT, "%s: %zu item feature columns", path, width);
+  if (status == EV_OK && (width > BANDIT_CONTEXT_MAX || t->n_items > BANDIT_DENSE_MAX / (width + 1)))
+    status = ev_fail(EV_ELIMIT, "%s: %zu item feature columns", path, width);
   if (status == EV_OK && width > 0) {
     b->arm_features = ev_zalloc(t->n_items, width * sizeof *b->arm_features);
     b->n_arm_features = width;
@@ -283,7 +294,8 @@ static ev_status read_rows(table *t, ev_bandit_builder *b, bandit_lines *l) {
       memset(b->pair + b->n * t->n_items, 0, t->n_items * sizeof *b->pair);
     }
     EV_TRY(row(t, b, l->number));
-    if (affinities && b->arm[b->n_places - 1] >= t->n_items) return ev_fail(EV_EINVAL, "%s:%zu: item %u, but affinities of %zu items", t->path, l->number, b->arm[b->n_places - 1], t->n_items);
+    if (affinities && b->arm[b->n_places - 1] >= t->n_items)
+      return ev_fail(EV_EINVAL, "%s:%zu: item %u, but affinities of %zu items", t->path, l->number, b->arm[b->n_places - 1], t->n_items);
     if (b->n % 1024 != 0) continue;
     if (ev_interrupted()) return ev_fail(EV_EINTR, "interrupted");
     if (b->o->progress != NULL) b->o->progress(b->o->progress_ctx, (uint64_t)(l->at - l->begin), (uint64_t)(l->end - l->begin));

@@ -122,10 +122,12 @@ bool bandit_time(const char *s, size_t len, int64_t *ms) {
   }
   const char *at = s, *end = s + len;
   int64_t y, mo, d, h, mi, sec, fraction = 0, oh = 0, om = 0;
-  if (!digits(&at, end, 4, &y) || at == end || *at++ != '-' || !digits(&at, end, 2, &mo) || at == end || *at++ != '-' || !digits(&at, end, 2, &d)) return false;
+  if (!digits(&at, end, 4, &y) || at == end || *at++ != '-' || !digits(&at, end, 2, &mo) || at == end || *at++ != '-' || !digits(&at, end, 2, &d))
+    return false;
   if (at == end || (*at != ' ' && *at != 'T')) return false;
   at++;
-  if (!digits(&at, end, 2, &h) || at == end || *at++ != ':' || !digits(&at, end, 2, &mi) || at == end || *at++ != ':' || !digits(&at, end, 2, &sec)) return false;
+  if (!digits(&at, end, 2, &h) || at == end || *at++ != ':' || !digits(&at, end, 2, &mi) || at == end || *at++ != ':' || !digits(&at, end, 2, &sec))
+    return false;
   if (mo < 1 || mo > 12 || d < 1 || d > 31 || h > 23 || mi > 59 || sec > 60) return false;
   if (at < end && *at == '.') {
     int64_t unit = 100;

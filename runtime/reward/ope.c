@@ -173,9 +173,38 @@ double ope_variance(const double *x, size_t n) { /* unbiased, in two passes */
   return n > 1 ? sum / (double)(n - 1) : 0;
 }
 
+ev_status ope_check_clusters(const ev_ope_options *o, size_t n) {
+  if (o->cluster == NULL) return EV_OK;
+  if (o->n_clusters < 2 || o->n_clusters > n) return ev_fail(EV_EINVAL, "%zu clusters of %zu rows", o->n_clusters, n);
+  uint8_t *there = ev_zalloc(o->n_clusters, 1);
+  if (there == NULL) return EV_ENOMEM;
+  ev_status status = EV_OK;
+  for (size_t i = 0; i < n && status == EV_OK; i++) {
+    if (o->cluster[i] >= o->n_clusters) status = ev_fail(EV_EINVAL, "row %zu: cluster %u of %zu", i, o->cluster[i], o->n_clusters);
+    else there[o->cluster[i]] = 1;
+  }
+  for (size_t g = 0; g < o->n_clusters && status == EV_OK; g++)
+    if (!there[g]) status = ev_fail(EV_EINVAL, "cluster %zu has no rows", g);
+  ev_free(there);
+  return status;
+}
+
+ev_status ope_standard_error(double *out, const double *x, size_t n, const ev_ope_options *o) {
+  *out = sqrt(ope_variance(x, n) / (double)n);
+  if (o->cluster == NULL) return EV_OK;
+  double mean = ope_mean(x, n), squares = 0, g = (double)o->n_clusters, *sum = ev_zalloc(o->n_clusters, sizeof *sum);
+  if (sum == NULL) return EV_ENOMEM;
+  for (size_t i = 0; i < n; i++) sum[o->cluster[i]] += x[i] - mean;
+  for (size_t c = 0; c < o->n_clusters; c++) squares += sum[c] * sum[c];
+  *out = sqrt(squares * g / (g - 1)) / (double)n; /* Liang and Zeger 1986 */
+  ev_free(sum);
+  return EV_OK;
+}
+
 typedef struct resampling {
-  double *means;             /* (n_resamples, n_columns) */
-  const double *rows;        /* (n, n_columns) */
+  double *means;       /* (n_resamples, n_columns) */
+  const double *rows;  /* (n, n_columns) */
+  const double *count; /* (n) rows that each stands for, or NULL: 1 */
   size_t n, n_columns;
   uint64_t seed;
 } resampling;
@@ -186,21 +215,37 @@ static void resample(void *ctx, size_t begin, size_t end, int worker) {
   for (size_t b = begin; b < end; b++) {
     if (ev_interrupted()) return;
     ev_rng r;
-    double *sum = s->means + b * s->n_columns;
+    double *sum = s->means + b * s->n_columns, count = 0;
     ev_rng_seed(&r, s->seed, b + 1); /* the draws of bootstrap.c */
     memset(sum, 0, s->n_columns * sizeof *sum);
     for (size_t i = 0; i < s->n; i++) {
-      const double *row = s->rows + (size_t)ev_rng_below(&r, (uint32_t)s->n) * s->n_columns;
+      size_t drawn = ev_rng_below(&r, (uint32_t)s->n);
+      const double *row = s->rows + drawn * s->n_columns;
+      count += s->count != NULL ? s->count[drawn] : 1;
       for (size_t c = 0; c < s->n_columns; c++) sum[c] += row[c];
     }
-    for (size_t c = 0; c < s->n_columns; c++) sum[c] /= (double)s->n;
+    for (size_t c = 0; c < s->n_columns; c++) sum[c] /= count;
   }
 }
 
-ev_status ope_bootstrap(double *means, const double *rows, size_t n, size_t n_columns, unsigned n_resamples, uint64_t seed) {
-  resampling s = {means, rows, n, n_columns, seed};
-  ev_parallel_for(n_resamples, 4, resample, &s);
-  return ev_interrupted() ? ev_fail(EV_EINTR, "interrupted") : EV_OK;
+ev_status ope_bootstrap(double *means, const double *rows, size_t n, size_t n_columns, const ev_ope_options *o) {
+  resampling s = {means, rows, NULL, n, n_columns, o->seed};
+  double *sums = NULL, *count = NULL;
+  if (o->cluster != NULL) {
+    sums = ev_zalloc(o->n_clusters, n_columns * sizeof *sums);
+    count = ev_zalloc(o->n_clusters, sizeof *count);
+    for (size_t i = 0; i < n && sums != NULL && count != NULL; i++) {
+      count[o->cluster[i]]++;
+      for (size_t c = 0; c < n_columns; c++) sums[o->cluster[i] * n_columns + c] += rows[i * n_columns + c];
+    }
+    s.rows = sums, s.count = count, s.n = o->n_clusters;
+  }
+  ev_status status = o->cluster != NULL && (sums == NULL || count == NULL) ? EV_ENOMEM : EV_OK;
+  if (status == EV_OK) ev_parallel_for(o->n_bootstrap, 4, resample, &s);
+  ev_free(sums);
+  ev_free(count);
+  if (status == EV_OK && ev_interrupted()) return ev_fail(EV_EINTR, "interrupted");
+  return status;
 }
 
 void ope_interval(ev_ope_estimate *e, double *x, size_t n, double confidence) {
@@ -221,7 +266,8 @@ static double ratio_reach(double a, double b, double d, double mean_weight, doub
   return root > c / mean_weight ? root : c / mean_weight;
 }
 
-void ope_ratio_bernstein(double *low, double *high, const double *w, const double *x, size_t n, double max_weight, double x_low, double x_high, double confidence) {
+void ope_ratio_bernstein(double *low, double *high, const double *w, const double *x, size_t n, double max_weight, double x_low, double x_high,
+                         double confidence) {
   double sw = 0, swx = 0;
   for (size_t i = 0; i < n; i++) sw += w[i], swx += w[i] * x[i];
   double ratio = swx / sw, mean = sw / (double)n, a = 0, b = 0, d = 0;
@@ -348,7 +394,7 @@ static ev_status choose(double *out, work *k, ev_ope_kind kind) {
   for (size_t i = 0; i < n; i++) {
     EV_TRY(fill_moved(k, kind, at[i]));
     value[i] = ope_mean(k->column, k->c->n);
-    width[i] = sqrt(ope_variance(k->column, k->c->n) / (double)k->c->n);
+    EV_TRY(ope_standard_error(&width[i], k->column, k->c->n, &k->o));
   }
   for (size_t i = n - 1; i-- > 0;) /* SLOPE wants widths that do not grow */
     if (width[i] < width[i + 1]) width[i] = width[i + 1];
@@ -372,43 +418,47 @@ static double range_of(const work *k, ev_ope_kind kind, double p) { /* of the es
   return c->q_high - c->q_low + w * (fmax(rh - c->q_low, 0) - fmin(rl - c->q_high, 0));
 }
 
-static void ratio(work *k, ev_ope_estimate *e, ev_ope_kind kind, const double *means) {
+static ev_status ratio(work *k, ev_ope_estimate *e, ev_ope_kind kind, const double *means) {
   const ev_ope_columns *c = k->c;
   bool sndr = kind == EV_OPE_SNDR;
   double of = means[sndr ? WRESIDUAL : WR] / means[W], rl = k->o.reward_low, rh = k->o.reward_high, half = 0;
   for (size_t i = 0; i < c->n; i++) /* delta method */
     k->column[i] = (sndr ? c->v[i] : 0) + c->weight[i] * (c->reward[i] - (sndr ? c->q[i] : 0) - of) / means[W];
-  e->standard_error = sqrt(ope_variance(k->column, c->n) / (double)c->n);
+  EV_TRY(ope_standard_error(&e->standard_error, k->column, c->n, &k->o));
   /* The mean of v errs with half of what is allowed, the ratio with the other half. */
   double confidence = sndr ? (1 + k->o.confidence) / 2 : k->o.confidence;
   if (sndr) half = ev_ope_bernstein(ope_variance(c->v, c->n), c->q_high - c->q_low, c->n, confidence), rl -= c->q_high, rh -= c->q_low;
   for (size_t i = 0; i < c->n; i++) k->column[i] = c->reward[i] - (sndr ? c->q[i] : 0);
   ope_ratio_bernstein(&e->bernstein_low, &e->bernstein_high, c->weight, k->column, c->n, k->o.max_weight, rl, rh, confidence);
-  if (!sndr) return;
+  if (!sndr) return EV_OK;
   e->bernstein_low += means[V] - half;
   e->bernstein_high += means[V] + half;
+  return EV_OK;
 }
 
-static void estimate(work *k, ev_ope_estimate *e, ev_ope_kind kind, const double *means) {
+static ev_status estimate(work *k, ev_ope_estimate *e, ev_ope_kind kind, const double *means) {
   const ev_ope_columns *c = k->c;
   double p = e->parameter;
   e->value = combine(means, kind);
   for (size_t i = 0; i < c->n; i++) e->changed += changed_weight(kind, c->weight[i], p) != c->weight[i];
   e->changed /= (double)c->n;
   if (kind == EV_OPE_SNIPS || kind == EV_OPE_SNDR) {
-    ratio(k, e, kind, means);
+    EV_TRY(ratio(k, e, kind, means));
   } else {
     fill(k->column, c, kind, p);
     double variance = ope_variance(k->column, c->n), half = ev_ope_bernstein(variance, range_of(k, kind, p), c->n, k->o.confidence);
     for (size_t i = 0; i < c->n; i++) k->column[i] = k->rows[i * N_TERMS + (size_t)term_of[kind]];
-    e->standard_error = sqrt(ope_variance(k->column, c->n) / (double)c->n);
+    EV_TRY(ope_standard_error(&e->standard_error, k->column, c->n, &k->o));
+    /* With a fit, what is nothing but its model has no such bound: given q̂, it would only say how contexts vary. */
+    if (c->fit != NULL && (kind == EV_OPE_DM || p == 0)) half = NAN;
     e->bernstein_low = e->value - half;
     e->bernstein_high = e->value + half;
   }
   e->low = e->high = e->value;
-  if (k->o.n_bootstrap == 0) return;
+  if (k->o.n_bootstrap == 0) return EV_OK;
   for (unsigned b = 0; b < k->o.n_bootstrap; b++) k->one[b] = combine(k->resampled + (size_t)b * N_TERMS, kind);
   ope_interval(e, k->one, k->o.n_bootstrap, k->o.confidence);
+  return EV_OK;
 }
 
 static bool has(const ev_ope_columns *c, ev_ope_kind kind) {
@@ -417,7 +467,8 @@ static bool has(const ev_ope_columns *c, ev_ope_kind kind) {
 }
 
 static ev_status measure(ev_ope_result *out, work *k) {
-  static const ev_ope_kind term_kind[N_TERMS] = {EV_OPE_DM, EV_OPE_IPS, 0, EV_OPE_CLIPPED_IPS, EV_OPE_DR, 0, EV_OPE_SWITCH_DR, EV_OPE_DROS, EV_OPE_MRDR, EV_OPE_DM};
+  static const ev_ope_kind term_kind[N_TERMS] = {EV_OPE_DM, EV_OPE_IPS, 0, EV_OPE_CLIPPED_IPS, EV_OPE_DR, 0, EV_OPE_SWITCH_DR, EV_OPE_DROS,
+      EV_OPE_MRDR, EV_OPE_DM};
   const ev_ope_columns *c = k->c;
   double means[N_TERMS] = {0};
   const double given[EV_OPE_KINDS] = {[EV_OPE_CLIPPED_IPS] = k->o.clip, [EV_OPE_SWITCH_DR] = k->o.switch_at, [EV_OPE_DROS] = k->o.shrink};
@@ -437,9 +488,9 @@ static ev_status measure(ev_ope_result *out, work *k) {
     means[t] = ope_mean(k->column, c->n);
     for (size_t i = 0; i < c->n; i++) k->rows[i * N_TERMS + (size_t)t] = k->column[i];
   }
-  if (k->o.n_bootstrap > 0) EV_TRY(ope_bootstrap(k->resampled, k->rows, c->n, N_TERMS, k->o.n_bootstrap, k->o.seed));
+  if (k->o.n_bootstrap > 0) EV_TRY(ope_bootstrap(k->resampled, k->rows, c->n, N_TERMS, &k->o));
   for (int e = 0; e < EV_OPE_KINDS; e++) {
-    if (has(c, e)) estimate(k, &out->at[e], e, means);
+    if (has(c, e)) EV_TRY(estimate(k, &out->at[e], e, means));
     else out->at[e] = (ev_ope_estimate){NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN};
   }
   return EV_OK;
@@ -458,6 +509,7 @@ ev_status ev_ope_measure(ev_ope_result *out, const ev_ope_columns *c, const ev_o
   if (out->weights.max <= 0) return ev_fail(EV_EINVAL, "no support: the policy would have chosen none of the log's %zu arms shown", c->n);
   work k = {.c = c};
   EV_TRY(ope_options(&k.o, o, c->reward, c->n, out->weights.max));
+  EV_TRY(ope_check_clusters(o, c->n));
   k.rows = ev_alloc(c->n, N_TERMS * sizeof *k.rows);
   k.column = ev_alloc(c->n, sizeof *k.column);
   k.resampled = ev_alloc(k.o.n_bootstrap, N_TERMS * sizeof *k.resampled);
@@ -484,7 +536,8 @@ ev_status ev_ope_evaluate(ev_ope_result *out, const ev_ope_log *log, const ev_op
   return status;
 }
 
-ev_status ev_ope_evaluate_fit(ev_ope_result *out, const ev_ope_log *log, const ev_ope_matrix *policy, const ev_ope_fit *fit, const ev_ope_matrix *mrdr_q, const ev_ope_options *o) {
+ev_status ev_ope_evaluate_fit(ev_ope_result *out, const ev_ope_log *log, const ev_ope_matrix *policy, const ev_ope_fit *fit,
+                              const ev_ope_matrix *mrdr_q, const ev_ope_options *o) {
   ev_ope_columns c;
   EV_TRY(ev_ope_reduce_fit(&c, log, policy, fit, mrdr_q));
   ev_status status = ev_ope_measure(out, &c, o);

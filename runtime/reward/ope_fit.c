@@ -189,7 +189,8 @@ static ev_status fit_fold(const design *d, unsigned fold, bool all) {
   ev_status status = EV_ENOMEM;
   if (f.theta != NULL && f.step != NULL && f.gradient != NULL && f.hessian != NULL && f.value != NULL && f.column != NULL) status = solve(&f);
   if (status == EV_OK) status = predict(&f, all);
-  if (status == EV_OK && d->theta != NULL) memcpy(d->theta + fold * p, f.theta, p * sizeof *f.theta), memcpy(d->factor + fold * p * p, f.hessian, p * p * sizeof *f.hessian);
+  if (status == EV_OK && d->theta != NULL)
+    memcpy(d->theta + fold * p, f.theta, p * sizeof *f.theta), memcpy(d->factor + fold * p * p, f.hessian, p * p * sizeof *f.hessian);
   ev_free(f.theta);
   ev_free(f.step);
   ev_free(f.gradient);
@@ -219,10 +220,12 @@ static ev_status check(const ev_ope_log *log, const ev_ope_features *x, const ev
     for (size_t c = 0; c < x->n_context; c++)
       if (!isfinite(x->context[i * x->n_context + c])) return ev_fail(EV_EINVAL, "row %zu: context column %zu is %g", i, c, x->context[i * x->n_context + c]);
     for (size_t a = 0; x->pair != NULL && a < log->n_arms; a++)
-      if (!isfinite(x->pair[i * log->n_arms + a])) return ev_fail(EV_EINVAL, "row %zu: the pair feature of arm %zu is %g", i, a, x->pair[i * log->n_arms + a]);
+      if (!isfinite(x->pair[i * log->n_arms + a]))
+        return ev_fail(EV_EINVAL, "row %zu: the pair feature of arm %zu is %g", i, a, x->pair[i * log->n_arms + a]);
   }
   for (size_t a = 0; a < log->n_arms * x->n_arm_features; a++)
-    if (!isfinite(x->arm_features[a])) return ev_fail(EV_EINVAL, "arm %zu: feature %zu is %g", a / x->n_arm_features, a % x->n_arm_features, x->arm_features[a]);
+    if (!isfinite(x->arm_features[a]))
+      return ev_fail(EV_EINVAL, "arm %zu: feature %zu is %g", a / x->n_arm_features, a % x->n_arm_features, x->arm_features[a]);
   return EV_OK;
 }
 
@@ -235,7 +238,8 @@ static ev_status prepare(design *d, const ev_ope_log *log, const ev_ope_features
   lay_out(d);
   return d->n_parameters <= EV_OPE_PARAMETERS
              ? EV_OK
-             : ev_fail(EV_EINVAL, "a reward model of %zu parameters, more than %d: fewer context columns, or not crossed", d->n_parameters, EV_OPE_PARAMETERS);
+             : ev_fail(EV_EINVAL, "a reward model of %zu parameters, more than %d: fewer context columns, or not crossed", d->n_parameters,
+                       EV_OPE_PARAMETERS);
 }
 
 static ev_status run(design *d) {
@@ -354,9 +358,11 @@ static void move(void *ctx, size_t begin, size_t end, int worker) {
 
 ev_status ev_ope_fit_moved(double *moved, const ev_ope_fit *d, const ev_ope_matrix *policy, const double *weight) {
   size_t p = d->n_parameters, folds = d->m->folds, threads = (size_t)ev_threads();
-  double *direction = ev_alloc(folds, p * sizeof *direction), *value = ev_alloc(threads, d->n_entries * sizeof *value), *buffer = ev_alloc(d->log->n_arms, sizeof *buffer);
+  double *direction = ev_alloc(folds, p * sizeof *direction), *value = ev_alloc(threads, d->n_entries * sizeof *value),
+      *buffer = ev_alloc(d->log->n_arms, sizeof *buffer);
   size_t *column = ev_alloc(threads, d->n_entries * sizeof *column);
-  ev_status status = direction == NULL || value == NULL || buffer == NULL || column == NULL ? EV_ENOMEM : derivative(direction, d, policy, weight, buffer, column, value);
+  ev_status status = direction == NULL || value == NULL || buffer == NULL || column == NULL ? EV_ENOMEM
+      : derivative(direction, d, policy, weight, buffer, column, value);
   if (status == EV_OK) {
     for (size_t k = 0; k < folds; k++) ev_spd_again_f64(d->factor + k * p * p, direction + k * p, p, 1);
     moving s = {moved, d, direction, value, column};

@@ -50,7 +50,8 @@ static ev_status check(const ev_ope_slates *s) {
       EV_TRY(check_probability(s->policy[at], 0, "policy's probability", i, l));
       if (s->marginal != NULL) EV_TRY(check_probability(s->marginal[at], 1e-300, "marginal propensity", i, l));
       if (s->policy_marginal != NULL) EV_TRY(check_probability(s->policy_marginal[at], 0, "policy's marginal probability", i, l));
-      if (s->q != NULL && !(isfinite(s->q[at]) && isfinite(s->v[at]))) return ev_fail(EV_EINVAL, "slate %zu, place %zu: the reward model predicts %g and %g", i, l, s->q[at], s->v[at]);
+      if (s->q != NULL && !(isfinite(s->q[at]) && isfinite(s->v[at])))
+        return ev_fail(EV_EINVAL, "slate %zu, place %zu: the reward model predicts %g and %g", i, l, s->q[at], s->v[at]);
     }
   }
   return EV_OK;
@@ -158,7 +159,7 @@ static ev_status estimate(work *k, ev_ope_estimate *e, const double *m, ev_ope_s
   else
     for (size_t i = 0; i < s->n; i++) k->column[i] = k->rows[i * k->n_terms + (size_t)term[kind]];
   double variance = ope_variance(k->column, s->n);
-  e->standard_error = sqrt(variance / (double)s->n);
+  EV_TRY(ope_standard_error(&e->standard_error, k->column, s->n, &k->o));
   e->bernstein_low = e->bernstein_high = NAN; /* places share rows: no such bound of a sum of ratios */
   if (!self_normalised(kind)) {
     double half = ev_ope_bernstein(variance, range_of(k, kind), s->n, k->o.confidence);
@@ -200,7 +201,8 @@ static ev_status measure(ev_ope_slate_result *out, work *k, double *compact) {
   if (s->unsupported != NULL) out->whole.unsupported = ope_mean(s->unsupported, s->n);
   out->prefix.unsupported = out->place.unsupported = out->whole.unsupported;
   if (out->whole.unsupported > k->o.max_unsupported)
-    return ev_fail(EV_EINVAL, "no support: %.3g of the policy's choices are arms that the log never shows at that place; at most %g may be", out->whole.unsupported, k->o.max_unsupported);
+    return ev_fail(EV_EINVAL, "no support: %.3g of the policy's choices are arms that the log never shows at that place; at most %g may be",
+                   out->whole.unsupported, k->o.max_unsupported);
   if (out->place.max <= 0) return ev_fail(EV_EINVAL, "no support: the policy would have chosen nothing of what the log's %zu slates show", s->n);
   for (size_t i = 0; i < s->n; i++)
     for (size_t l = 0; l < s->length && !ended(s, i, l); l++) compact[n_rewards++] = s->reward[i * s->length + l];
@@ -213,7 +215,7 @@ static ev_status measure(ev_ope_slate_result *out, work *k, double *compact) {
     for (size_t i = 0; i < s->n; i++) means[t] += k->rows[i * k->n_terms + t];
     means[t] /= (double)s->n;
   }
-  if (k->o.n_bootstrap > 0) EV_TRY(ope_bootstrap(k->resampled, k->rows, s->n, k->n_terms, k->o.n_bootstrap, k->o.seed));
+  if (k->o.n_bootstrap > 0) EV_TRY(ope_bootstrap(k->resampled, k->rows, s->n, k->n_terms, &k->o));
   for (int e = 0; e < EV_OPE_SLATE_KINDS; e++) {
     if (e == EV_OPE_CASCADE_DR && s->q == NULL) out->at[e] = (ev_ope_estimate){NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN};
     else EV_TRY(estimate(k, &out->at[e], means, e));
@@ -224,6 +226,7 @@ static ev_status measure(ev_ope_slate_result *out, work *k, double *compact) {
 ev_status ev_ope_slate_measure(ev_ope_slate_result *out, const ev_ope_slates *s, const ev_ope_options *o) {
   *out = (ev_ope_slate_result){0};
   EV_TRY(check(s));
+  EV_TRY(ope_check_clusters(o, s->n));
   work k = {.s = s, .o = *o, .n_terms = N_FIXED + s->length * N_PLACE};
   double *compact = ev_alloc(s->n, s->length * sizeof *compact);
   k.prefix = ev_alloc(s->n, s->length * sizeof *k.prefix);
@@ -233,7 +236,8 @@ ev_status ev_ope_slate_measure(ev_ope_slate_result *out, const ev_ope_slates *s,
   k.rows = ev_alloc(s->n, k.n_terms * sizeof *k.rows);
   k.resampled = ev_alloc(o->n_bootstrap, k.n_terms * sizeof *k.resampled);
   k.one = ev_alloc(o->n_bootstrap + k.n_terms, sizeof *k.one);
-  bool short_of = compact == NULL || k.prefix == NULL || k.place == NULL || k.whole == NULL || k.column == NULL || k.rows == NULL || k.resampled == NULL || k.one == NULL;
+  bool short_of = compact == NULL || k.prefix == NULL || k.place == NULL || k.whole == NULL || k.column == NULL || k.rows == NULL ||
+      k.resampled == NULL || k.one == NULL;
   ev_status status = short_of ? EV_ENOMEM : measure(out, &k, compact);
   ev_free(compact);
   ev_free(k.prefix);
@@ -274,7 +278,8 @@ static ev_status fit_place(recursion *r, unsigned fold, size_t l, double *q, dou
     *any |= r->weight[i] > 0;
   }
   if (*any) {
-    ev_ope_log log = {.n = s->n, .n_arms = s->n_arms, .n_positions = l > 0 ? s->n_arms : 1, .arm = r->arm, .position = l > 0 ? r->above : NULL, .reward = r->target, .propensity = r->ones};
+    ev_ope_log log = {.n = s->n, .n_arms = s->n_arms, .n_positions = l > 0 ? s->n_arms : 1, .arm = r->arm, .position = l > 0 ? r->above : NULL,
+        .reward = r->target, .propensity = r->ones};
     ev_ope_model m = r->m;
     m.folds = 1, m.weight = r->weight, m.target = NULL, m.logistic = false;
     EV_TRY(ev_ope_regress(r->q, &log, r->x, &m));
@@ -306,7 +311,8 @@ ev_status ev_ope_slate_regress(double *q, double *v, const ev_ope_slates *s, con
   r.ones = ev_alloc(s->n, sizeof *r.ones);
   r.next = ev_alloc(s->n, sizeof *r.next);
   r.q = ev_alloc(s->n, s->n_arms * sizeof *r.q);
-  bool short_of = r.fold == NULL || r.arm == NULL || r.above == NULL || r.target == NULL || r.weight == NULL || r.ones == NULL || r.next == NULL || r.q == NULL;
+  bool short_of = r.fold == NULL || r.arm == NULL || r.above == NULL || r.target == NULL || r.weight == NULL || r.ones == NULL || r.next == NULL ||
+      r.q == NULL;
   ev_status status = short_of ? EV_ENOMEM : EV_OK;
   for (size_t i = 0; i < s->n && status == EV_OK; i++) {
     ev_rng g;

@@ -311,14 +311,16 @@ typedef struct ev_ope_options {
   unsigned n_bootstrap;           /* default 1000; 0: no such intervals */
   double max_unsupported;         /* EV_EINVAL when more of the policy's mass is unsupported; default 0.01 */
   uint64_t seed;
+  const uint32_t *cluster;        /* (n) < n_clusters, each with a row: rows that are alike, as a user's are; resampled and counted together. NULL (default): each alone */
+  size_t n_clusters;              /* 2 at least */
 } ev_ope_options;
 void ev_ope_defaults(ev_ope_options *o);
 
 typedef struct ev_ope_estimate {
   double value;                         /* NaN, and all others: not estimated, for want of q̂ */
   double standard_error;                /* of the mean; delta method for snips and sndr; with a fit, dm, switch_dr and dros count what a row did to q̂ */
-  double low, high;                     /* percentile bootstrap over rows, likewise; the parameter as it is; n_bootstrap 0: value */
-  double bernstein_low, bernstein_high; /* empirical Bernstein (Maurer and Pontil 2009), of what the estimator estimates with this q̂: its bias is not in it */
+  double low, high;                     /* percentile bootstrap over rows or clusters, likewise; the parameter as it is; n_bootstrap 0: value */
+  double bernstein_low, bernstein_high; /* empirical Bernstein (Maurer and Pontil 2009), which takes rows as independent, of what the estimator estimates with this q̂: its bias is not in it. NaN with a fit where nothing but the model is left (dm; τ or λ 0) */
   double parameter;                     /* c, τ or λ that was used; NaN: it has none. Infinite: none is needed */
   double changed;                       /* share of the rows whose weight it changed */
 } ev_ope_estimate;

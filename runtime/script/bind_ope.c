@@ -110,7 +110,8 @@ static uint32_t *whole(lua_State *L, const char *key, const double *x, size_t n,
   if (x == NULL) return NULL;
   uint32_t *out = ev_lua_scratch(L, n, sizeof *out);
   for (size_t i = 0; i < n; i++) {
-    if (!(x[i] >= 0 && x[i] < (double)below && x[i] == floor(x[i]))) luaL_error(L, "row %d of '%s' is %f, not a whole number from 0 to %f", (int)i + 1, key, x[i], (double)below - 1);
+    if (!(x[i] >= 0 && x[i] < (double)below && x[i] == floor(x[i])))
+      luaL_error(L, "row %d of '%s' is %f, not a whole number from 0 to %f", (int)i + 1, key, x[i], (double)below - 1);
     out[i] = (uint32_t)x[i];
   }
   return out;
@@ -158,8 +159,10 @@ static int log_new(lua_State *L) {
   c.features.pair = numbers(L, "pair", n, n_arms, false);
   for (size_t i = 0; i < n * length; i++) {
     if (!isfinite(c.reward[i])) return luaL_error(L, "row %d: the reward is %f", (int)(i / length) + 1, c.reward[i]);
-    if (!(c.propensity[i] > 0 && c.propensity[i] <= 1)) return luaL_error(L, "row %d: the propensity is %f, not above 0 and at most 1", (int)(i / length) + 1, c.propensity[i]);
-    if (c.marginal != NULL && !(c.marginal[i] > 0 && c.marginal[i] <= 1)) return luaL_error(L, "row %d: the marginal propensity is %f", (int)(i / length) + 1, c.marginal[i]);
+    if (!(c.propensity[i] > 0 && c.propensity[i] <= 1))
+      return luaL_error(L, "row %d: the propensity is %f, not above 0 and at most 1", (int)(i / length) + 1, c.propensity[i]);
+    if (c.marginal != NULL && !(c.marginal[i] > 0 && c.marginal[i] <= 1))
+      return luaL_error(L, "row %d: the marginal propensity is %f", (int)(i / length) + 1, c.marginal[i]);
   }
   ev_bandit_log **log = push_log(L);
   EV_CHECK(L, ev_bandit_log_of(log, &c));
@@ -207,7 +210,9 @@ static int log_info(lua_State *L) {
   set(L, "value", mean);
   set(L, "standard_error", sqrt(variance / n));
   if (!isnan(log->reward_low)) set(L, "reward_low", log->reward_low), set(L, "reward_high", log->reward_high);
-  const struct { const char *key; bool is; } flags[] = {{"slates", log->slates}, {"binary", binary}, {"repeats", repeats}, {"marginals", log->marginal != NULL}, {"logged", log->logged.ptr != NULL}, {"evaluated", log->evaluated.ptr != NULL}, {"pair", log->features.pair != NULL}};
+  const struct { const char *key; bool is; } flags[] = {{"slates", log->slates}, {"binary", binary}, {"repeats", repeats},
+      {"marginals", log->marginal != NULL}, {"logged", log->logged.ptr != NULL}, {"evaluated", log->evaluated.ptr != NULL},
+      {"pair", log->features.pair != NULL}};
   for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
     lua_pushboolean(L, flags[i].is);
     lua_setfield(L, -2, flags[i].key);
@@ -337,7 +342,8 @@ static int matrix_set(lua_State *L) { /* matrix:set(row, place, { p, … }[, mar
   if (n != m->n_arms) return luaL_error(L, "%d numbers for %d arms", (int)n, (int)m->n_arms);
   for (size_t a = 0; a < n; a++) {
     lua_rawgeti(L, 4, (int)a + 1);
-    if (lua_type(L, -1) != LUA_TNUMBER || !isfinite(lua_tonumber(L, -1))) return luaL_error(L, "number %d is a %s", (int)a + 1, lua_isnumber(L, -1) ? "number that is not finite" : luaL_typename(L, -1));
+    if (lua_type(L, -1) != LUA_TNUMBER || !isfinite(lua_tonumber(L, -1)))
+      return luaL_error(L, "number %d is a %s", (int)a + 1, lua_isnumber(L, -1) ? "number that is not finite" : luaL_typename(L, -1));
     m->at[at * m->n_arms + a] = lua_tonumber(L, -1);
     lua_pop(L, 1);
   }
@@ -404,7 +410,9 @@ static int log_shares(lua_State *L) { /* log:shares(other, counted) → what the
     for (size_t p = 0; p < log->n_positions; p++) {
       double share = shares[p * other->n_arms + b];
       if (a != EV_NONE) m->at[p * log->n_arms + a] = share;
-      else if (share > 0) return ev_lua_fail(L, ev_fail(EV_EINVAL, "no support: the policy shows arm '%.*s', which the log evaluated does not know", (int)(len < 60 ? len : 60), name));
+      else if (share > 0)
+        return ev_lua_fail(L, ev_fail(EV_EINVAL, "no support: the policy shows arm '%.*s', which the log evaluated does not know",
+                                      (int)(len < 60 ? len : 60), name));
     }
   }
   return 1;
@@ -437,7 +445,9 @@ static int log_regress(lua_State *L) { /* log:regress(options) → q̂ */
   ev_ope_model o;
   model_options(L, 2, &o);
   if (log->slates) return luaL_error(L, "slates are regressed by measure_slates");
-  if (log->n > DENSE_MAX / log->n_arms) return ev_lua_fail(L, ev_fail(EV_ELIMIT, "%zu rows of %zu arms: more than %zu predictions; --model none does without", log->n, log->n_arms, DENSE_MAX));
+  if (log->n > DENSE_MAX / log->n_arms)
+    return ev_lua_fail(L, ev_fail(EV_ELIMIT, "%zu rows of %zu arms: more than %zu predictions; --model none does without", log->n, log->n_arms,
+                                  DENSE_MAX));
   ev_ope_log rows = ev_bandit_log_rows(log);
   lmatrix *m = push_matrix(L, 1, 0, false);
   EV_CHECK(L, ev_ope_fit_new(&m->fit, &rows, &log->features, &o));
@@ -476,6 +486,7 @@ static void measure_options(lua_State *L, int arg, const ev_bandit_log *log, ev_
   o->n_bootstrap = (unsigned)ev_lua_field_number(L, arg, "bootstrap", o->n_bootstrap, 0, 1000000);
   o->max_unsupported = ev_lua_field_number(L, arg, "max_unsupported", o->max_unsupported, 0, 1);
   o->seed = (uint64_t)ev_lua_field_number(L, arg, "seed", 1, 0, 9007199254740992.0);
+  if (log->user != NULL && log->n_users > 1 && log->n_users < log->n) o->cluster = log->user, o->n_clusters = log->n_users;
 }
 
 static void push_estimates(lua_State *L, const ev_ope_estimate *at, size_t n, const char *(*name)(size_t)) {
@@ -549,7 +560,8 @@ static int log_measure_slates(lua_State *L) { /* log:measure_slates(policy, mode
   if (!log->slates) return luaL_error(L, "a log of single arms is measured by measure");
   luaL_checkstack(L, 20, "slates");
   size_t places = log->n * log->length;
-  if (places > DENSE_MAX / log->n_arms) return ev_lua_fail(L, ev_fail(EV_ELIMIT, "%zu places of %zu arms: more than %zu numbers", places, log->n_arms, DENSE_MAX));
+  if (places > DENSE_MAX / log->n_arms)
+    return ev_lua_fail(L, ev_fail(EV_ELIMIT, "%zu places of %zu arms: more than %zu numbers", places, log->n_arms, DENSE_MAX));
   const double *whole_policy = policy->at;
   if (whole_policy == NULL) { /* sparse */
     lmatrix *dense = push_matrix(L, 1, places, false);
@@ -559,8 +571,10 @@ static int log_measure_slates(lua_State *L) { /* log:measure_slates(policy, mode
   double *chosen = ev_lua_scratch(L, places, sizeof *chosen), *unsupported = ev_lua_scratch(L, log->n, sizeof *unsupported);
   for (size_t i = 0; i < places; i++) chosen[i] = log->arm[i] != EV_NONE ? whole_policy[i * log->n_arms + log->arm[i]] : 0;
   slate_support(L, unsupported, log, whole_policy);
-  ev_ope_slates s = {.n = log->n, .length = log->length, .n_arms = log->n_arms, .arm = log->arm, .reward = log->reward, .propensity = log->propensity, .policy = chosen, .unsupported = unsupported};
-  if (log->marginal != NULL && policy->marginal != NULL) s.marginal = log->marginal, s.policy_marginal = policy->marginal; /* one without the other compares unlike things */
+  ev_ope_slates s = {.n = log->n, .length = log->length, .n_arms = log->n_arms, .arm = log->arm, .reward = log->reward, .propensity = log->propensity,
+      .policy = chosen, .unsupported = unsupported};
+  if (log->marginal != NULL && policy->marginal != NULL)
+    s.marginal = log->marginal, s.policy_marginal = policy->marginal; /* one without the other compares unlike things */
   if (lua_istable(L, 3)) {
     ev_ope_model m;
     model_options(L, 3, &m);

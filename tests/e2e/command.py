@@ -17,7 +17,7 @@ ARGUMENTS = {
     "data import": ["x.csv"], "data generate": [], "data show": ["x"], "data list": [], "agents": [], "check": ["x.lua"], "fit": ["agent:popular"],
     "eval": ["agent:popular"], "evolve": ["x.yaml"], "lineage": [], "credit": ["agent:popular"], "serve": ["agent:popular"], "run": None,
     "items put": ["x", "x.jsonl"], "items get": ["x", "a"], "items delete": ["x", "a"], "items search": ["x"], "items stats": ["x"], "items list": [],
-    "items compact": ["x"], "items verify": ["x"],
+    "items compact": ["x"], "items verify": ["x"], "ope": ["x"], "ope import": ["x"],
 }
 
 # Scores by rarity; the count stands in the knob `sign`.
@@ -48,7 +48,7 @@ def generate(home, name="world", users=200, items=150, sessions=10):
 
 
 def verbs(home):
-    return re.findall(r"^  ((?:data |items )?[a-z]+)  +\S", home.run("--help").stdout, re.M)
+    return re.findall(r"^  ((?:data |items |ope )?[a-z]+)  +\S", home.run("--help").stdout, re.M)
 
 
 def options(help_text):

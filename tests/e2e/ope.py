@@ -42,18 +42,17 @@ def test_open_bandit_dataset_both_ways_as_numpy_has_it():
         return "skipped"
     with Home() as home:
         logs = obd(home)
-        for log, policy in (("random", "bts"), ("bts", "random")):
+        for log, policy, model, resamples in (("random", "bts", "logistic", 0), ("bts", "random", "ridge", 40)):
             x, pi = logs[log], logs[policy].shares()[logs[log].position]
-            for model in ("logistic", "ridge"):
-                q = reference.cross_fit(x, logistic=model == "logistic")
-                mrdr = reference.cross_fit(x, reference.mrdr_weights(x, pi))
-                resamples = 40 if model == "ridge" else 0
-                expected = reference.estimates(x, pi, q, mrdr, resamples=resamples, moves=reference.Moves(x, logistic=model == "logistic"))
-                result = home.json("ope", log, "--policy", policy, "--model", model, "--bootstrap", str(resamples))
-                compare(result, expected, reference.weights(x, pi))
-                assert result["on_policy"]["value"] == logs[policy].reward.mean()
-                for kind, e in result["metrics"].items():
-                    near(e["relative_error"], abs(expected[kind]["value"] / logs[policy].reward.mean() - 1), kind)
+            q = reference.cross_fit(x, logistic=model == "logistic")
+            mrdr = reference.cross_fit(x, reference.mrdr_weights(x, pi))
+            expected = reference.estimates(x, pi, q, mrdr, resamples=resamples, moves=reference.Moves(x, logistic=model == "logistic"))
+            result = home.json("ope", log, "--policy", policy, "--model", model, "--bootstrap", str(resamples))
+            compare(result, expected, reference.weights(x, pi))
+            assert ("bernstein_low" in result["metrics"]["dr"]) and "bernstein_low" not in result["metrics"]["dm"]
+            assert result["on_policy"]["value"] == logs[policy].reward.mean()
+            for kind, e in result["metrics"].items():
+                near(e["relative_error"], abs(expected[kind]["value"] / logs[policy].reward.mean() - 1), kind)
 
 
 def test_the_same_bits_for_any_number_of_threads_and_another_seed_another_answer():
@@ -104,7 +103,7 @@ def make_slates(n, seed):
             reward[i, place] = round(rng.random() * (1 + (a == 2) * mood), 3) * (rng.random() < 0.6)
         k = (arm[i] >= 0).sum()
         lines.append(json.dumps({"context": {"mood": mood, "other": other}, "slate": [ARMS[a] for a in arm[i, :k]], "rewards": list(reward[i, :k]), "propensities": list(propensity[i, :k]),
-                                 "marginals": [0.2] * int(k), "user": f"u{i % 7}", "time": 1574553663.5 + i, "_mine": {"anything": 1}}, ensure_ascii=False))
+                                 "marginals": [0.2] * int(k), "user": f"u{i % 97}", "time": 1574553663.5 + i, "_mine": {"anything": 1}}, ensure_ascii=False))
     there = arm >= 0
     return "\n".join(lines) + "\n", reference.Slates(arm=arm, reward=reward, propensity=propensity, marginal=np.where(there, 0.2, 0), policy=policy,
                                                      policy_marginal=np.where(there, 1 / len(ARMS), 0), context=context)
@@ -115,7 +114,7 @@ def test_slates_as_numpy_has_them():
         text, s = make_slates(400, 11)
         log, policy = home.file("slates.jsonl", text), home.file("policy.lua", SLATE_POLICY)
         q, v = reference.slate_model(s)
-        expected, weights = reference.slate_estimates(s, q, v)
+        expected, weights = reference.slate_estimates(s, q, v, np.arange(s.n) % 97)
         result = home.json("ope", log, "--policy", policy, "--bootstrap", "200")
         assert set(result["metrics"]) == set(expected)
         for kind, (value, error) in expected.items():
@@ -148,15 +147,16 @@ class Log:
         self.policy = np.roll(self.logged, 1, axis=1)
         self.arm = np.array([rng.choice(arms, p=p) for p in self.logged])
         self.propensity = self.logged[np.arange(n), self.arm]
-        self.reward = np.round(self.context[:, 0] * (self.arm == 1) + rng.normal(size=n) - 0.5, 3)
+        self.user = rng.integers(0, 60, n)
+        self.reward = np.round(rng.normal(size=60)[self.user] + self.context[:, 0] * (self.arm == 1) + rng.normal(size=n) - 0.5, 3)
 
-    def lines(self):
+    def lines(self, users=False):
         for i in range(self.n):
-            yield {"context": list(self.context[i]), "arm": int(self.arm[i]), "reward": self.reward[i], "propensity": self.propensity[i],
+            yield {**({"user": f"u{self.user[i]}"} if users else {}), "context": list(self.context[i]), "arm": int(self.arm[i]), "reward": self.reward[i], "propensity": self.propensity[i],
                    "probabilities": {str(a): p for a, p in enumerate(self.logged[i])}, "evaluated": {str(a): p for a, p in enumerate(self.policy[i])}}
 
-    def text(self):
-        return "".join(json.dumps(x) + "\n" for x in [{"arms": list(range(self.arms))}, *self.lines()])
+    def text(self, users=False):
+        return "".join(json.dumps(x) + "\n" for x in [{"arms": list(range(self.arms))}, *self.lines(users)])
 
 
 def test_a_policy_that_comes_with_the_log_real_rewards_and_a_crossed_model():
@@ -171,6 +171,19 @@ def test_a_policy_that_comes_with_the_log_real_rewards_and_a_crossed_model():
         compare(result, expected, reference.weights(x, x.policy))
         own = home.json("ope", log, "--policy", "logged", "--model", "none")["metrics"]
         near(own["ips"]["value"], x.reward.mean(), "the logging policy's own value")
+
+
+def test_rows_of_one_user_are_resampled_and_counted_together():
+    with Home() as home:
+        x = Log(400, 4)
+        alone, together = (home.json("ope", home.file("log.jsonl", x.text(users)), "--policy", "evaluated", "--model", "none", "--bootstrap", "200", "--reward-range", "-9,9")["metrics"] for users in (False, True))
+        order = {u: k for k, u in enumerate(dict.fromkeys(x.user))}  # numbered as they come
+        expected = reference.estimates(x, x.policy, resamples=200, reward=(-9, 9), cluster=np.array([order[u] for u in x.user]))
+        for kind, e in expected.items():
+            for field, value in e.items():
+                near(together[kind][field], float(value), f"{kind}.{field}")
+        assert together["snips"]["standard_error"] > 1.1 * alone["snips"]["standard_error"], "users who differ make rows that are alike"
+        assert together["ips"]["value"] == alone["ips"]["value"]
 
 
 def test_policies_in_files_are_what_they_say():
@@ -255,6 +268,10 @@ def test_no_estimate_without_support_and_none_from_a_policy_that_is_no_distribut
         says(home.file("loads.lua", "return require 'ffi'"), "loads.lua")
         says(home.file("bad.yaml", "probabilties: { '0': 1 }\n"), "bad.yaml:1", "probabilties")
         says("nosuch", "no bandit log 'nosuch'")
+        for option, value in (("folds", "0"), ("penalty", "0"), ("clip", "0"), ("switch", "-1"), ("shrink", "-1"), ("max-weight", "0"), ("confidence", "1"), ("bootstrap", "-1"),
+                              ("max-unsupported", "2"), ("seed", "-1"), ("model", "magic"), ("reward-range", "1,0"), ("reward-range", "nan,1")):
+            done = home.run("ope", log, "--policy", "uniform", f"--{option}={value}", code=2)
+            assert option in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
         done = home.run("ope", log, "--policy", home.file("loop.lua", "return function() while true do end end"), "--timeout", "0.5", code=3)
         assert "--timeout" in done.stderr, done.stderr
         wrong = "".join(json.dumps({"arm": i % 4, "reward": i % 3, "propensity": 0.1}) + "\n" for i in range(400))  # it was 0.25

@@ -236,12 +236,12 @@ def ladder(kind, top, points=25):
     return grid + ([0.0] if kind != "clipped_ips" else [])
 
 
-def slope(kind, w, r, q, v, moved=lambda kind, parameter: 0):
+def slope(kind, w, r, q, v, moved=lambda kind, parameter: 0, error=None):
     """Su, Srinath, Krishnamurthy 2020: the last candidate whose interval, two standard errors to either side, meets all those
     before it; no candidate's error counts for less than that of one behind it."""
     grid = ladder(kind, w.max())
     x = [terms(kind, w, r, q, v, parameter) + moved(kind, parameter) for parameter in grid]
-    errors = np.array([y.std(ddof=1) / np.sqrt(len(y)) for y in x])
+    errors = np.array([error(y) for y in x])
     errors = np.maximum.accumulate(errors[::-1])[::-1]
     low, high, chosen = -np.inf, np.inf, None
     for parameter, y, error in zip(grid, x, errors):
@@ -277,7 +277,17 @@ def ratio_bernstein(w, x, top, low, high, confidence=0.95):
     return out
 
 
-def estimates(log, policy, q=None, mrdr_q=None, resamples=0, seed=1, confidence=0.95, reward=None, moves=None):
+def clusters(cluster):
+    """Rows of each cluster; and the standard error of a mean whose rows go together so: the usual one when each is alone."""
+    members = [np.flatnonzero(cluster == g) for g in range(cluster.max() + 1)]
+
+    def error(y):
+        sums = np.array([(y[i] - y.mean()).sum() for i in members])
+        return np.sqrt((sums ** 2).sum() * len(members) / (len(members) - 1)) / len(y)
+    return members, error
+
+
+def estimates(log, policy, q=None, mrdr_q=None, resamples=0, seed=1, confidence=0.95, reward=None, moves=None, cluster=None):
     """{ estimator: { value, low, high, bernstein_low, bernstein_high, standard_error, parameter } } as the papers have them."""
     rows, r = np.arange(log.n), log.reward
     w = policy[rows, log.arm] / log.propensity
@@ -286,7 +296,10 @@ def estimates(log, policy, q=None, mrdr_q=None, resamples=0, seed=1, confidence=
     models = {"": (None, None)} if q is None else {"": (q[rows, log.arm], (policy * q).sum(axis=1)), "mrdr": (mrdr_q[rows, log.arm], (policy * mrdr_q).sum(axis=1))}
     if q is not None:
         ql, qh = min(q.min(), mrdr_q.min()), max(q.max(), mrdr_q.max())
-    drawn = draws(log.n, resamples, seed) if resamples else None
+    if cluster is None:
+        cluster = np.arange(log.n)
+    members, error = clusters(cluster)
+    drawn = [np.concatenate([members[g] for g in d]) for d in draws(len(members), resamples, seed)] if resamples else None
 
     def moved(kind, parameter=None):
         """The spread that dm, switch_dr and dros owe to q̂; the others' is of second order."""
@@ -312,7 +325,7 @@ def estimates(log, policy, q=None, mrdr_q=None, resamples=0, seed=1, confidence=
             x, base = (r, np.zeros(log.n)) if kind == "snips" else (r - qa, v)
             rho = (w * x).sum() / w.sum()
             e["value"] = base.mean() + rho
-            e["standard_error"] = (base + w * (x - rho) / w.mean()).std(ddof=1) / np.sqrt(log.n)
+            e["standard_error"] = error(base + w * (x - rho) / w.mean())
             each = confidence if kind == "snips" else (1 + confidence) / 2
             a, b = ratio_bernstein(w, x, top, *((rl, rh) if kind == "snips" else (rl - qh, rh - ql)), each)
             if kind == "sndr":
@@ -321,10 +334,10 @@ def estimates(log, policy, q=None, mrdr_q=None, resamples=0, seed=1, confidence=
             e["bernstein_low"], e["bernstein_high"] = a, b
             both = interval(lambda i, base=base, x=x: base[i].mean() + (w[i] * x[i]).sum() / w[i].sum())
         else:
-            parameter = slope(kind, w, r, qa, v, moved) if kind in ("clipped_ips", "switch_dr", "dros") else None
+            parameter = slope(kind, w, r, qa, v, moved, error) if kind in ("clipped_ips", "switch_dr", "dros") else None
             x = terms(kind, w, r, qa, v, np.inf if parameter is None else parameter)
             y = x + moved(kind, parameter)
-            e["value"], e["standard_error"] = x.mean(), y.std(ddof=1) / np.sqrt(log.n)
+            e["value"], e["standard_error"] = x.mean(), error(np.broadcast_to(y, (log.n,)))
             if parameter is not None:
                 e["parameter"] = parameter
             most = top
@@ -337,7 +350,8 @@ def estimates(log, policy, q=None, mrdr_q=None, resamples=0, seed=1, confidence=
                 span = most * (max(rh, 0) - min(rl, 0))
             else:
                 span = qh - ql + most * (max(rh - ql, 0) - min(rl - qh, 0))
-            e["bernstein_low"], e["bernstein_high"] = bernstein(x, span, confidence)
+            if moves is None or (kind != "dm" and parameter != 0):
+                e["bernstein_low"], e["bernstein_high"] = bernstein(x, span, confidence)
             both = interval(lambda i, y=y: y[i].mean())
         e["low"], e["high"] = both if both is not None else (e["value"], e["value"])
     return out
@@ -385,8 +399,9 @@ def slate_model(s, folds=5, seed=1, penalty=1.0):
     return q, v
 
 
-def slate_estimates(s, q, v):
+def slate_estimates(s, q, v, cluster):
     """{ estimator: (value, standard error) }, McInerney et al. 2020 and Kiyohara et al. 2022."""
+    error = clusters(cluster)[1]
     safe = np.where(s.there, s.arm, 0)
     chosen = np.take_along_axis(s.policy, safe[:, :, None], axis=2)[:, :, 0]
     step = np.where(s.there, chosen / np.where(s.there, s.propensity, 1), 1)
@@ -397,11 +412,11 @@ def slate_estimates(s, q, v):
     above = np.concatenate([np.ones((s.n, 1)), prefix[:, :-1]], axis=1)
     single = {"sips": whole * reward.sum(axis=1), "iips": (place * reward).sum(axis=1), "rips": (prefix * reward).sum(axis=1),
               "cascade_dr": np.where(s.there, prefix * (reward - q) + above * v, 0).sum(axis=1)}
-    out = {k: (x.mean(), x.std(ddof=1) / np.sqrt(s.n)) for k, x in single.items()}
+    out = {k: (x.mean(), error(x)) for k, x in single.items()}
     ratio = (whole * reward.sum(axis=1)).sum() / whole.sum()
-    out["snsips"] = (ratio, (whole * (reward.sum(axis=1) - ratio) / whole.mean()).std(ddof=1) / np.sqrt(s.n))
+    out["snsips"] = (ratio, error(whole * (reward.sum(axis=1) - ratio) / whole.mean()))
     for name, w in (("sniips", place), ("snrips", prefix)):
         ratios, reach = (w * reward).sum(axis=0) / w.sum(axis=0), s.there.mean(axis=0)
         influence = sum(reach[k] * w[:, k] * (reward[:, k] - ratios[k]) / w[:, k].mean() + s.there[:, k] * ratios[k] for k in range(s.length))
-        out[name] = ((ratios * reach).sum(), influence.std(ddof=1) / np.sqrt(s.n))
+        out[name] = ((ratios * reach).sum(), error(influence))
     return out, {"whole": whole, "prefix": prefix[s.there], "place": place[s.there]}

@@ -423,7 +423,15 @@ static void no_allocation_that_fails_is_lost(void **state) {
   ev_ope_model_defaults(&m);
   o.n_bootstrap = 5;
   ev_threads_set(1); /* faults are the thread's own */
+  static uint32_t pairs[MOST];
+  for (size_t i = 0; i < w->n; i++) pairs[i] = (uint32_t)(i / 2);
+  o.cluster = pairs, o.n_clusters = w->n / 2;
   ASSERT_SURVIVES_FAULTS(ev_ope_evaluate(&r, &w->log, &policy, &of_q, &of_q, &o), (void)0);
+  o.n_clusters++;
+  assert_int_equal(ev_ope_evaluate(&r, &w->log, &policy, NULL, NULL, &o), EV_EINVAL); /* one has no rows */
+  o.n_clusters -= 2;
+  assert_int_equal(ev_ope_evaluate(&r, &w->log, &policy, NULL, NULL, &o), EV_EINVAL); /* a row has no cluster */
+  o.cluster = NULL;
   ASSERT_SURVIVES_FAULTS(ev_ope_regress(q, &w->log, NULL, &m), (void)0);
   ev_ope_fit *f;
   ASSERT_SURVIVES_FAULTS(ev_ope_fit_new(&f, &w->log, NULL, &m), (void)0);

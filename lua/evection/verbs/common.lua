@@ -42,7 +42,7 @@ end
 -- The share or seed that was given, checked; nil when it was not.
 function common.number(opts, key, low, high)
   local x = opts[key]
-  if x and (x < low or x > high) then native.raise("invalid", ("--%s: %g is not between %g and %g"):format(key, x, low, high)) end
+  if x and (x < low or x > high) then native.raise("invalid", ("--%s: %g is not between %g and %g"):format((key:gsub("_", "-")), x, low, high)) end
   return x
 end
 

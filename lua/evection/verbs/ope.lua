@@ -96,6 +96,11 @@ local of_slates = { iips = "place_weights", sniips = "place_weights", rips = "pr
 
 function verb.main(opts)
   local start, seed = native.now(), common.number(opts, "seed", 0, 2 ^ 53) or 1
+  local least = 1e-300 -- above 0
+  for key, limits in pairs { penalty = { 1e-12, 1e12 }, folds = { 1, 1000 }, clip = { least, math.huge }, switch = { 0, math.huge },
+    shrink = { 0, math.huge }, max_weight = { least, math.huge }, confidence = { 0.5, 0.999999 }, bootstrap = { 0, 1000000 }, max_unsupported = { 0, 1 } } do
+    common.number(opts, key, limits[1], limits[2])
+  end
   if not opts.policy then native.raise("invalid", "--policy P is missing: uniform, another log, or a Lua or YAML file") end
   local reward_range = range(opts.reward_range)
   local log, other
@@ -108,8 +113,7 @@ function verb.main(opts)
       model = opts.model, penalty = opts.penalty, folds = opts.folds, crossed = opts.crossed, seed = seed, progress = progress,
       clip = opts.clip, switch_at = opts.switch, shrink = opts.shrink, max_weight = opts.max_weight,
       reward_low = reward_range and reward_range[1], reward_high = reward_range and reward_range[2],
-      confidence = common.number(opts, "confidence", 0.5, 0.999999), bootstrap = common.number(opts, "bootstrap", 0, 1000000),
-      max_unsupported = common.number(opts, "max_unsupported", 0, 1),
+      confidence = opts.confidence, bootstrap = opts.bootstrap, max_unsupported = opts.max_unsupported,
     })
   end)
   local info, of_other = log:info(), other and other:info()
