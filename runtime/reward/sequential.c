@@ -205,7 +205,7 @@ void ev_sequence_interval(const ev_sequence *s, ev_difference *out) {
 
 ev_status ev_sequence_check(const ev_sequence *s) {
   bool good = s->kind < EV_SEQUENCE_KINDS && s->drifted <= 1 && s->confidence > 0 && s->confidence < 1 && s->low < s->high && isfinite(s->high - s->low) &&
-              s->grid_from >= -1e-9 && s->grid_to <= 1 + 1e-9 && s->grid_from <= s->grid_to && s->patience >= 0 && isfinite(s->patience) && s->from >= -1e-9 && s->to <= 1 + 1e-9 && s->from <= s->to;
+              s->grid_from >= -1e-9 && s->grid_to <= 1 + 1e-9 && s->grid_to - s->grid_from > 1e-300 && s->patience >= 0 && isfinite(s->patience) && s->from >= -1e-9 && s->to <= 1 + 1e-9 && s->from <= s->to;
   for (int k = 0; k < 2 && good; k++) {
     const ev_sequence_side *side = &s->side[k];
     good = isfinite(side->sum) && side->squares >= 0 && side->bets >= 0 && isfinite(side->won) && side->paid >= 0 && side->variance >= 0;

@@ -424,6 +424,56 @@ static void a_copied_state_goes_on_as_the_first_and_a_broken_one_is_refused(void
   assert_int_equal(ev_canary_init(&c, &o), EV_EINVAL);
 }
 
+/* Bytes changed at random: what passes the check goes on without a bad access or an undefined conversion (under the sanitizers). */
+static void a_damaged_state_is_refused_or_does_no_harm(void **state) {
+  (void)state;
+  ev_canary_options o;
+  ev_canary_defaults(&o);
+  int refused = 0, kept = 0;
+  for (uint64_t turn = 0; turn < 6000; turn++) {
+    ev_rng r;
+    ev_rng_seed(&r, 80, turn);
+    ev_sequence s;
+    ev_canary c;
+    ev_online l;
+    bool found;
+    assert_int_equal(ev_sequence_init(&s, (ev_sequence_kind)(turn % EV_SEQUENCE_KINDS), 0.9, 0, 1), EV_OK);
+    assert_int_equal(ev_canary_init(&c, &o), EV_OK);
+    assert_int_equal(ev_online_init(&l, (ev_online_kind)(turn % EV_ONLINE_KINDS), 0.05), EV_OK);
+    for (int i = 0; i < 40; i++) {
+      double x = ev_rng_f64(&r) < 0.2;
+      assert_int_equal(ev_sequence_add(&s, &x, 1), EV_OK);
+      assert_int_equal(ev_canary_add(&c, i % 2, x, 0.5), EV_OK);
+      assert_int_equal(ev_online_test(&l, l.kind == EV_LORD ? 0.001 : 500, &found), EV_OK);
+    }
+    struct {
+      void *at;
+      size_t size;
+    } all[] = {{&s, turn % 2 ? sizeof s : offsetof(ev_sequence, side)}, {&c, sizeof c}, {&l, sizeof l}};
+    for (int k = 0; k < 3; k++)
+      for (uint32_t i = 0; i < 1 + turn % 4; i++) ((uint8_t *)all[k].at)[ev_rng_below(&r, (uint32_t)all[k].size)] ^= (uint8_t)(1u << ev_rng_below(&r, 8));
+    ev_difference d;
+    ev_canary_result result;
+    if (ev_sequence_check(&s) != EV_OK) refused++;
+    else {
+      kept++;
+      for (int i = 0; i < 60; i++) {
+        double x = s.low + (s.high - s.low) * ev_rng_f64(&r);
+        ev_sequence_add(&s, &x, 1);
+        ev_sequence_interval(&s, &d);
+      }
+    }
+    if (ev_canary_check(&c) == EV_OK)
+      for (int i = 0; i < 60; i++) {
+        ev_canary_add(&c, i % 2, c.o.low + (c.o.high - c.o.low) * ev_rng_f64(&r), 0.5);
+        ev_canary_read(&c, &result);
+      }
+    if (ev_online_check(&l) == EV_OK)
+      for (int i = 0; i < 5; i++) ev_online_test(&l, ev_rng_f64(&r), &found);
+  }
+  assert_true(refused > 500 && kept > 500);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(the_grid_that_follows_loses_next_to_nothing), cmocka_unit_test(bernstein_is_what_the_formula_says),
@@ -432,6 +482,7 @@ int main(void) {
       cmocka_unit_test(what_is_no_better_is_seldom_promoted_though_peeked_at), cmocka_unit_test(what_is_better_or_worse_is_found_out),
       cmocka_unit_test(adjusted_values_take_what_the_procedures_take), cmocka_unit_test(online_tests_keep_false_discoveries_rare),
       cmocka_unit_test(a_copied_state_goes_on_as_the_first_and_a_broken_one_is_refused),
+      cmocka_unit_test(a_damaged_state_is_refused_or_does_no_harm),
   };
   return RUN(tests);
 }
