@@ -80,11 +80,60 @@ local function check_space(spec, text, found)
   end
 end
 
+local function is_size(size)
+  return size == "items" or size == "users" or (type(size) == "number" and size >= 1 and size <= 2 ^ 26 and size % 1 == 0)
+end
+
+-- Learning state of a kind: { kind, n, n_dims, … }; a number that a knob may set is named by the knob.
+local state_fields = {
+  kind = "string", n = "size", n_dims = "number", window = "number", diagonal = "boolean", cascade = "boolean",
+  decay = "knob", ridge = "knob", rate = "knob", share = "knob", examination = "knob", seed = "number",
+}
+
+-- What cannot be opened is wrong, too: a small one is, with the knobs at their defaults.
+local function probe(s, spec)
+  local options = {}
+  for key, value in pairs(s) do options[key] = state_fields[key] == "knob" and type(value) == "string" and spec.space[value].default or value end
+  if s.kind ~= "weights" or type(s.n) ~= "number" then options.n = nil end
+  if s.kind == "weights" and type(s.n) ~= "number" and s.n_dims then return false, "weights: n_dims must be 0 or n" end
+  if s.window and s.window >= 0 and s.window <= 2 ^ 22 then options.window = 0 end
+  return pcall(native.arms, nil, options)
+end
+
+local function check_arms(name, s, spec, text, found)
+  local line, names, before = line_of(text, name), {}, #found
+  for key in pairs(state_fields) do names[#names + 1] = key end
+  table.sort(names)
+  for key, value in pairs(s) do
+    local want, kind = state_fields[key], type(value)
+    if not want then
+      found:add(line, "state.%s has no field '%s'%s", name, tostring(key), faults.suggest(tostring(key), names))
+    elseif want == "size" and not is_size(value) then
+      found:add(line, "state.%s: n must be \"items\", \"users\" or a whole number", name)
+    elseif want == "knob" and kind == "string" then
+      local dim = type(spec.space) == "table" and spec.space[value]
+      if type(dim) ~= "table" or dim.kind == "choice" or dim.kind == "bool" or dim.kind == "program" then
+        found:add(line, "state.%s: %s names '%s', which is no knob of numbers", name, key, value)
+      end
+    elseif want ~= "size" and kind ~= (want == "knob" and "number" or want) then
+      found:add(line, "state.%s: %s must be a %s, not a %s", name, key, want == "knob" and "number or a knob's name" or want, kind)
+    end
+  end
+  if type(s.kind) ~= "string" or not native.arms_kinds[s.kind] then
+    found:add(line, "state.%s: kind must be counts, linear, logistic, weights, policy or cma, not '%s'", name, tostring(s.kind))
+  end
+  if #found > before then return end
+  local ok, message = probe(s, spec)
+  if not ok then found:add(line, "state.%s: %s", name, (tostring(message):gsub("^.-%.lua:%d+: ", ""))) end
+end
+
 local function check_state(spec, text, found)
   for name, size in pairs(spec.state) do
-    local good = size == "items" or size == "users" or (type(size) == "number" and size >= 1 and size <= 2 ^ 26 and size % 1 == 0)
-    if type(name) ~= "string" or not name:match "^[%a_][%w_]*$" or not good then
-      found:add(line_of(text, "state"), "state.%s must be \"items\", \"users\" or a whole number", tostring(name))
+    local named = type(name) == "string" and name:match "^[%a_][%w_]*$"
+    if named and type(size) == "table" then
+      check_arms(name, size, spec, text, found)
+    elseif not named or not is_size(size) then
+      found:add(line_of(text, "state"), "state.%s must be \"items\", \"users\", a whole number or { kind = … }", tostring(name))
     end
   end
 end
@@ -124,7 +173,14 @@ local function keep(spec)
   for name, dim in pairs(spec.space) do a.space[name] = space.copy(dim) end
   for _, key in ipairs { "state", "fit_knobs", "references" } do
     a[key] = spec[key] and {}
-    for name, value in pairs(spec[key] or {}) do a[key][name] = value end
+    for name, value in pairs(spec[key] or {}) do
+      if type(value) == "table" then
+        local copy = {}
+        for field, of in pairs(value) do copy[field] = of end
+        value = copy
+      end
+      a[key][name] = value
+    end
   end
   return a
 end

@@ -16,6 +16,7 @@ local FORMAT = 4 -- raised when a fit or a file format changes what equal inputs
 local HELD_SHARE = 0.2 -- of each user's interactions, what a ranker learns to predict
 local RANK_USERS = 5000 -- users a ranker learns from, at most
 local DEFAULT_RECALL = 100
+local SNAPSHOT_S = 60 -- between two snapshots of learning state
 
 local function fit_knobs(node)
   if not node.agent.fit_knobs then return node.knobs end
@@ -178,6 +179,7 @@ end
 function fit(c, w, opts)
   local view = opts.view or w:view(opts.folds)
   local self = setmetatable({ composition = c, world = w, view = view, folds = opts.folds, nodes = {}, by_name = {}, list = {}, n = 20 }, Runner)
+  self.seed, self.snapshots, self.snapshot_s = opts.seed, {}, SNAPSHOT_S
   local wanted = {}
   local function want(name)
     wanted[name] = true
@@ -209,7 +211,7 @@ function fit(c, w, opts)
     end
   end
   self.output = self.by_name[c.output]
-  if opts.state then self:open_state() end
+  if opts.state then self:open_state(opts.state) end
   return self
 end
 runner.fit = fit
@@ -239,17 +241,42 @@ function runner.fit_clicks(c, w, opts)
   return self
 end
 
+-- What native.arms takes: sizes by their number, knobs by their value.
+local function arms_options(spec, sizes, knobs, seed)
+  local options = { seed = seed }
+  for key, value in pairs(spec) do
+    options[key] = key == "n" and (sizes[value] or value) or key ~= "kind" and type(value) == "string" and knobs[value] or value
+  end
+  return options
+end
+
+-- A state is carried from one version to the next by the agent's name, its own and its shape.
+local function arms_path(folder, node, name, o)
+  local shape = ("%s.%d.%d.%s%s"):format(o.kind, o.n or 1, o.n_dims or 0, o.window or "w", o.diagonal and ".diagonal" or "")
+  return ("%s/%s.%s.%s.arms"):format(folder, node.agent.name, name, shape)
+end
+
 -- The agents' learning state: arrays shared by all processes, kept by agent and name, whatever the version.
-function Runner:open_state()
+-- With `where` "memory" they are this process's own and end with it: a simulator's.
+function Runner:open_state(where)
   local folder = ("%s/state/%s"):format(native.home, self.world.hash:sub(1, 16))
-  native.mkdirs(folder)
+  local kept = where ~= "memory"
+  if kept then native.mkdirs(folder) end
   local sizes = { items = self.world.snapshot:n_items(), users = self.world.snapshot:n_users() }
   for _, node in ipairs(self.list) do
     if next(node.agent.state) then
       node.ctx.state = {}
       for name, size in pairs(node.agent.state) do
-        local n = sizes[size] or size
-        node.ctx.state[name] = native.state(("%s/%s.%s.%d.f64"):format(folder, node.agent.name, name, n), n)
+        if type(size) == "table" then
+          local options = arms_options(size, sizes, node.knobs, self.seed)
+          local path = kept and arms_path(folder, node, name, options) or nil
+          node.ctx.state[name] = native.arms(path, options)
+          if path then self.snapshots[#self.snapshots + 1] = { state = node.ctx.state[name], path = path .. ".snapshot" } end
+        else
+          local n = sizes[size] or size
+          local path = kept and ("%s/%s.%s.%d.f64"):format(folder, node.agent.name, name, n) or nil
+          node.ctx.state[name] = native.state(path, n)
+        end
       end
     end
   end
@@ -288,7 +315,7 @@ local function step(self, node, request)
     pass_on(node, slate)
   end
   if node.bit then slate:set_source(node.bit) end
-  if node.role ~= "rerank" then slate:sort() end
+  if node.role ~= "rerank" and node.role ~= "explore" then slate:sort() end
   if n then slate:truncate(n) end
   return slate
 end
@@ -337,6 +364,15 @@ function Runner:score(requests, row, slate)
   if not ok then error(("node %s: act: %s"):format(node.name, tostring(message)), 0) end
 end
 
+-- A slate for nobody, as fast as code that has run before can make the next. It leaves no trace in the learning state.
+function Runner:warm()
+  local kept = {}
+  for i, node in ipairs(self.list) do kept[i] = node.ctx.state or false end
+  self:open_state "memory"
+  self:recommend { n = 1 }
+  for i, node in ipairs(self.list) do node.ctx.state = kept[i] or nil end
+end
+
 -- recommend{ user = index or nil, history = {items, oldest first}, seen = {items}, n } → slate
 function Runner:recommend(request)
   self.n = request.n or self.n
@@ -358,6 +394,9 @@ end
 function Runner:learn(events)
   for _, node in ipairs(self.list) do
     if node.agent.learn and node.ctx.state then call(node, "learn", node.ctx.state, copy_of(events), node.ctx) end
+  end
+  for _, s in ipairs(self.snapshots) do
+    if native.arms_snapshot_due(s.state, self.snapshot_s) then native.arms_snapshot(s.state, s.path) end
   end
 end
 

@@ -27,14 +27,15 @@ function serve.load(args)
 end
 
 -- The first request finds compiled code, and a version that cannot answer is never published.
-function serve.warm() serve.answer { op = "recommend", history = {}, seen = {}, n = 1 } end
+function serve.warm() run:warm() end
 
 local function recommend(message)
   local slate = run:recommend { user = message.user, history = message.history, seen = message.seen, n = message.n }
-  local items = native.array {}
+  local items, propensity = native.array {}, slate.propensity
   for i = 1, #slate do
     local item = slate:item(i)
-    items[i] = { id = w:item_id(item), title = w.title and w:item_title(item) or nil, score = slate:score_at(i), sources = sources_of(slate:source_at(i)) }
+    items[i] = { id = w:item_id(item), title = w.title and w:item_title(item) or nil, score = slate:score_at(i), sources = sources_of(slate:source_at(i)),
+      propensity = propensity and propensity[i] == propensity[i] and propensity[i] or nil }
   end
   return { items = items }
 end

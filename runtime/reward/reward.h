@@ -1,6 +1,7 @@
-/* reward.h - what came of it: ranking metrics with intervals, and the ledger that remembers.
+/* reward.h - what came of it: ranking metrics with intervals, the ledger that remembers, and what policies learn from it.
  *
- * Everything here is a pure function of its input and seed, except the ledger, which is a SQLite file.
+ * Everything here is a pure function of its input and seed, except the ledger, which is a SQLite file, and learning state, which is
+ * memory that processes share.
  */
 #ifndef EV_REWARD_H
 #define EV_REWARD_H
@@ -211,6 +212,139 @@ typedef struct ev_event {
 } ev_event;
 /* All or none, in one transaction. *n_new counts those not known before. */
 ev_status ev_ledger_events(ev_ledger *l, const ev_event *events, size_t n, size_t *n_new);
+
+/* ---- Learning state -----------------------------------------------------------------------------------------
+ * What a policy has learnt, in a mapping that processes share: they may open one file at the same time, each in its own
+ * threads, and update it at once. A slot (an arm's counts, a model's matrix) has two copies; an update writes the one that is
+ * not looked at, under a robust lock, and then turns: a process killed in the middle leaves the slot as it was before. Readers
+ * take no lock. Randomness follows from the seed and the number of the decision alone: same seed, same order of calls, same bits.
+ *
+ *   kind      a slot holds                                      serves
+ *   counts    n, Σ r, Σ r² of an arm (of n)                      ε-greedy, UCB1, KL-UCB, Thompson (Beta, Gaussian), cascades, slates
+ *   linear    θ, b, A⁻¹ of a model (of n; 1: shared by all arms) LinUCB, linear Thompson, SquareCB
+ *   logistic  mode, covariance of a model (Laplace)              logistic Thompson, SquareCB
+ *   weights   log-weights of n arms or experts, one slot         EXP3, EXP4
+ *   policy    θ of a softmax policy and its baseline, one slot   REINFORCE, learning from logged data
+ *   cma       a search distribution over n_dims numbers          CMA-ES
+ *
+ * Formulas: A = λI + Σ x xᵀ, A⁻¹ by Sherman and Morrison (1950), θ = A⁻¹ b, b = Σ r x (Li et al. 2010). Logistic: the posterior
+ * N(θ, S) after (x, y) has its mode at θ + α S x with α = y − σ(xᵀθ + α xᵀSx), and S⁻¹ += σ(1 − σ) x xᵀ there (Laplace; diagonal S:
+ * Chapelle and Li 2011). EXP3.S and EXP4: Auer et al. 2002. With forgetting, all that was known of a slot counts `decay` times as
+ * much at each update: of counts at each update of any arm (Garivier and Moulines 2011), of linear and logistic of that model. λ
+ * fades likewise and is restored when it has reached λ/2, so that directions nobody looks in do not grow without bound. */
+typedef enum ev_arms_kind { EV_ARMS_COUNTS, EV_ARMS_LINEAR, EV_ARMS_LOGISTIC, EV_ARMS_WEIGHTS, EV_ARMS_POLICY, EV_ARMS_CMA, EV_ARMS_KINDS } ev_arms_kind;
+typedef struct ev_arms_options {
+  /* Layout: a file keeps it, and is refused when it differs. */
+  ev_arms_kind kind;
+  uint32_t n;          /* arms, models or experts, 1 … 2^26; policy and cma: 1 */
+  uint32_t n_dims;     /* linear, logistic, policy, cma: 1 … 1024; weights: n for EXP4 (advice is remembered), 0 for EXP3; counts 0 */
+  bool diagonal;       /* linear, logistic: of A⁻¹ and S only the diagonal is kept after each step */
+  uint32_t window;     /* impressions remembered until their rewards are in; default 1024; 0: none */
+  /* What this handle does; a new version of a policy may differ. */
+  double decay;        /* (0, 1], default 1 */
+  double ridge;        /* λ > 0: precision of the prior N(0, I/λ); default 1. Of a slot nobody has updated, the file's first */
+  double rate;         /* weights: EXP3's γ in (0, 1], default 0.1; policy: step size, default 0.05; cma: first σ, default 0.3 */
+  double share;        /* weights: EXP3.S's α >= 0, default 0 */
+  double examination;  /* η >= 0: place k of a slate is looked at with probability k^−η (Lagrée et al. 2016; Chuklin et al. 2015); default 0: always */
+  bool cascade;        /* what stands below the first reward of a slate was not looked at (Kveton et al. 2015) */
+  uint64_t seed;       /* default 1 */
+} ev_arms_options;
+typedef struct ev_arms ev_arms;
+
+void ev_arms_defaults(ev_arms_options *o, ev_arms_kind kind);
+const char *ev_arms_kind_name(ev_arms_kind kind);
+bool ev_arms_kind_find(ev_arms_kind *out, const char *name);
+/* path NULL: memory shared with forked children. A file that is not there is made; one from before a restart of the machine, or
+ * damaged, is taken back from `path`.snapshot where that is whole. EV_EINVAL: another layout or bad options; EV_ECORRUPT. */
+ev_status ev_arms_open(ev_arms **out, const char *path, const ev_arms_options *o);
+void ev_arms_close(ev_arms *a);
+const ev_arms_options *ev_arms_options_of(const ev_arms *a);
+/* Every slot as it stands at one moment, as a checksummed pack; and from there, whatever the state was. */
+ev_status ev_arms_snapshot(ev_arms *a, const char *path);
+ev_status ev_arms_restore(ev_arms *a, const char *path);
+bool ev_arms_snapshot_due(ev_arms *a, double seconds); /* true to one process in so many seconds */
+size_t ev_arms_slot_size(const ev_arms *a);            /* doubles */
+/* (slot_size) of slot i: counts: n, Σ r, Σ r², tick; linear, logistic: updates, steps since λ was restored, 0, 0, θ (d), b (d), A⁻¹ (d, d) or (d);
+ * weights: updates, log-weights; policy: updates, baseline, 0, 0, θ; cma: generation, σ, … (arms_cma.c). Counts are those of now. */
+ev_status ev_arms_read(ev_arms *a, uint32_t i, double *out);
+typedef struct ev_arms_stats {
+  uint64_t updates, decisions, shown, rewarded, late; /* late: rewards of what is no longer remembered */
+  uint64_t repaired;                                  /* locks taken over from the dead */
+} ev_arms_stats;
+void ev_arms_stats_of(ev_arms *a, ev_arms_stats *out);
+
+/* One observation. counts: x NULL. linear, logistic: x (n_dims), reward of logistic in [0, 1]. weights: reward in [0, 1] of arm i
+ * drawn with this propensity; EXP4: x (n) each expert's probability of what was drawn, over the number of candidates; i ignored. policy: x (n_dims) = ∇ log π of
+ * what was drawn. seen, in (0, 1], is the probability that it was looked at: counts n += seen, Σ r += r, whose quotient is the
+ * reward of what is looked at (Lagrée et al. 2016); linear: of seen · x; logistic: a reward of 0 counts seen; the others: r / seen.
+ * EV_EINVAL: out of range or not finite. */
+ev_status ev_arms_update(ev_arms *a, uint32_t i, const float *x, double reward, double propensity, double seen);
+/* n of them in order, of linear and logistic kinds: models (n) or NULL (all 0), x (n, n_dims), rewards (n). */
+ev_status ev_arms_update_many(ev_arms *a, const uint32_t *models, const float *x, const float *rewards, size_t n);
+
+/* Rewards that come later. A slate that was shown is remembered, `width` floats a place (n_dims); what it earned until then is
+ * learnt when it leaves the window (a place without a reward earned 0), all its places together. */
+ev_status ev_arms_show(ev_arms *a, const uint64_t *keys, const uint32_t *arms, const float *x, const float *propensities, size_t n);
+ev_status ev_arms_reward(ev_arms *a, uint64_t key, double reward, bool *known); /* added to the newest that has the key */
+ev_status ev_arms_settle(ev_arms *a); /* learns all that is remembered, now */
+
+/* Decisions. Place after place, one of what remains is chosen; a propensity is that of the choice given what stands above, so
+ * that a slate's is their product. With m left, every rule draws uniformly with probability epsilon. */
+typedef enum ev_rule {
+  EV_RULE_GREEDY,   /* the largest mean; with epsilon: ε-greedy */
+  EV_RULE_UCB,      /* counts: mean + √(α ln t / n), α = 2: UCB1 (Auer et al. 2002); linear: xᵀθ + α √(xᵀA⁻¹x) (LinUCB) */
+  EV_RULE_KL_UCB,   /* counts: the largest q with n kl(mean, q) <= ln t (Garivier and Cappé 2011) */
+  EV_RULE_THOMPSON, /* the largest of a fresh draw from the posterior: Beta or Gaussian (Agrawal and Goyal 2013), N(θ, α² A⁻¹), N(θ, α² S) */
+  EV_RULE_SQUARECB, /* 1 / (m + γ gap) for all but the best (Foster and Rakhlin 2020); γ = alpha · √decisions */
+  EV_RULE_WEIGHTS,  /* EXP3, EXP4: (1 − γ) w / Σ w + γ / m */
+  EV_RULE_SOFTMAX,  /* policy: e^(xᵀθ) / Σ */
+  EV_RULES
+} ev_rule;
+typedef struct ev_choice_options {
+  ev_rule rule;
+  size_t k;             /* places to fill, at most n */
+  double epsilon;       /* [0, 1], default 0 */
+  double alpha;         /* default 1; UCB 2 */
+  bool gaussian;        /* counts, Thompson: N(mean, noise² / n) with prior_b observations of prior_a; else Beta(prior_a + Σ r, prior_b + n − Σ r) */
+  double prior_a, prior_b; /* defaults 1, 1; gaussian 0, 1 */
+  double noise;         /* standard deviation of a reward; default 1 */
+  unsigned exact;       /* Thompson on counts: with at most so many candidates left, propensities by integration; default 8 */
+  unsigned draws;       /* else by so many draws of the posterior: (hits + 1) / (draws + 1); default 128; 0: not told, NaN */
+} ev_choice_options;
+void ev_choice_defaults(ev_choice_options *o, ev_rule rule);
+bool ev_rule_find(ev_rule *out, const char *name); /* "greedy", "ucb", "kl_ucb", "thompson", "squarecb", "weights", "softmax" */
+/* @param arms (n) counts, EXP3: the arm; linear, logistic: the model; NULL: all 0  @param x (n, n_dims): features, or of EXP4 each
+ * expert's probability of the candidate  @param[out] order (k) candidates  @param[out] propensity (k)  @param[out] error (k) standard
+ * error of a propensity, 0 where it is exact; may be NULL  @param[out] keep (k, n_dims) what ev_arms_show takes of each; may be NULL */
+ev_status ev_arms_choose(ev_arms *a, uint32_t *order, float *propensity, float *error, float *keep, const uint32_t *arms, const float *x, size_t n, const ev_choice_options *o);
+/* What the rule knows of each candidate: mean (n), and the deviation of its posterior or NULL. */
+ev_status ev_arms_beliefs(ev_arms *a, double *mean, double *deviation, const uint32_t *arms, const float *x, size_t n, const ev_choice_options *o);
+
+/* P(X_j is the largest) of independent X_i, each Beta(a, b) or, gaussian, Normal(mean a, deviation b), by Gauss-Legendre
+ * quadrature of ∫ f_j Π F_i; absolute error below 1e-6 in our tests. p (n), or with only < n p[0] of that one; else only SIZE_MAX. EV_EINVAL, EV_ENOMEM. */
+ev_status ev_best_probability(double *p, const double *a, const double *b, bool gaussian, size_t n, size_t only);
+
+/* A softmax policy learnt from logged decisions (n): candidates ptr[i] … ptr[i+1] with features x (·, d), the one chosen (its
+ * number within them), its reward and propensity; q (·): a model's rewards of all candidates, for DR; NULL: IPS.
+ *   J(θ) = mean of [Σ_a π(a) q(a)] + min(π(chosen) / propensity, clip) (reward − q(chosen)) − ½ l2 |θ|²     (Dudík et al. 2011; Swaminathan and Joachims 2015) */
+typedef struct ev_logged { /* borrowed */
+  size_t n, d;
+  const uint64_t *ptr;
+  const float *x, *reward, *propensity, *q;
+  const uint32_t *chosen;
+} ev_logged;
+/* J, and its gradient (d) unless NULL. Threaded, same bits for any thread count. EV_EINVAL: a propensity outside (0, 1], a place out of range. */
+ev_status ev_policy_value(double *value, double *gradient, const double *theta, const ev_logged *log, double clip, double l2);
+/* Ascent on J from the state's θ by Adam over all rows, `steps` of them, and back into the state. EV_EINTR leaves it as it was. */
+ev_status ev_policy_learn(ev_arms *a, const ev_logged *log, double clip, double l2, unsigned steps, double rate, double *value);
+
+/* CMA-ES (Hansen 2016, with its defaults and negative weights): minimises over n_dims numbers. Point k of a generation follows from
+ * the seed, the generation and k; a generation may be asked for by one process and told by another. */
+size_t ev_cma_population(const ev_arms *a);                     /* λ = 4 + ⌊3 ln n⌋ */
+ev_status ev_cma_set(ev_arms *a, const double *mean, double sigma); /* where to begin; the generation becomes 0 */
+ev_status ev_cma_ask(ev_arms *a, double *points, uint64_t *generation);  /* (λ, n_dims) */
+ev_status ev_cma_tell(ev_arms *a, const double *points, const double *values, uint64_t generation); /* (λ, n_dims), (λ), NaN counts as worst; EV_EEXIST: that generation was told already */
+ev_status ev_cma_state(ev_arms *a, double *mean, double *sigma, uint64_t *generation);
 
 /* ---- Off-policy evaluation -------------------------------------------------------------------------------------
  * What a policy π would have earned, from what another one, π₀, showed and logged. A row is one decision: arm a of n_arms was

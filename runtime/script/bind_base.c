@@ -269,7 +269,7 @@ static int peak_rss_mb(lua_State *L) {
   return 1;
 }
 
-/* state(path, n): n float64 shared by every process that maps the file, made with zeros when it is not there.
+/* state(path, n): n float64 shared by every process that maps the file, made with zeros when it is not there; path nil: this process's.
  * They are read and written through get and add; a crash loses nothing, a swap of code leaves them be. */
 #define EV_STATE "ev.state"
 #define STATE_MAX (1 << 26)
@@ -279,12 +279,18 @@ typedef struct ev_lstate {
 } ev_lstate;
 
 static int state_open(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1);
+  const char *path = luaL_optstring(L, 1, NULL);
   size_t n = (size_t)ev_lua_integer(L, 2, 1, STATE_MAX);
   ev_lstate *s = lua_newuserdata(L, sizeof *s);
   *s = (ev_lstate){NULL, n};
   luaL_getmetatable(L, EV_STATE);
   lua_setmetatable(L, -2);
+  if (path == NULL) {
+    void *own = mmap(NULL, n * sizeof(double), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (own == MAP_FAILED) return ev_lua_fail(L, ev_fail_errno("cannot map %d numbers", (int)n));
+    s->values = own;
+    return 1;
+  }
   int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (fd < 0) return ev_lua_fail(L, ev_fail_errno("%s", path));
   struct stat st;

@@ -108,12 +108,15 @@ def test_the_example_scheme_runs_as_written_and_as_its_page_changes_it():
             assert "ndcg" in out and out not in shown.values(), name
 
 
-def test_every_block_of_the_page_on_schemes_prints_what_it_says():
+def test_every_block_of_the_pages_on_schemes_and_exploring_prints_what_it_says():
     with Home() as home:
         checkout(home)
         blocks = re.findall(r"```lua\n(.*?)```", read("docs/reference/nn.md"), re.S)
         assert len(blocks) >= 6
-        for text in blocks:
+        tries, *more = re.findall(r"```lua\n(.*?)```", read("docs/reference/explore.md"), re.S)
+        home.file("tries.lua", tries)
+        assert "sound" in shell(home, "build/evection check tries.lua").stdout and len(more) == 2
+        for text in blocks + more:
             home.file("block.lua", text)
             out = shell(home, "build/evection run block.lua").stdout.splitlines()
             said = re.findall(r"--> (.*)", text)
