@@ -149,7 +149,7 @@ bench-%: build
 	@mkdir -p $(BUILD)/bench
 	@EVECTION=$(BUILD)/evection $(PYTHON) tests/bench/$*.py
 
-BENCHES := $(filter-out support index_% train_% bandits_%,$(patsubst tests/bench/%.py,%,$(sort $(wildcard tests/bench/*.py))))
+BENCHES := $(filter-out support index_% train_% estimators_% bandits_%,$(patsubst tests/bench/%.py,%,$(sort $(wildcard tests/bench/*.py))))
 bench: ## all benchmarks; docs/results.md is made from what they write
 	@for b in $(BENCHES); do $(MAKE) --no-print-directory bench-$$b || exit 1; done
 	@$(PYTHON) scripts/results.py

@@ -35,6 +35,7 @@ local totals = { coverage = 1, gini = 1 }
 local shares = { max_share = true, slate_share = true, share = true }
 local latencies = { latency_mean_ms = true, latency_p50_ms = true, latency_p99_ms = true }
 local costs = { memory_mb = true, model_mb = true }
+local of_feeds = { feed_clicks = true, feed_live = true, feed_worth = true } -- of data that are a simulated feed
 local of_clicks = { auc = 1, gauc = 1, log_loss = math.huge }
 
 local names
@@ -43,7 +44,7 @@ local function suggest(word)
     names = {}
     for base in pairs(means) do names[#names + 1] = base .. "@20" end
     for base in pairs(totals) do names[#names + 1] = base .. "@20" end
-    for _, list in ipairs { latencies, costs, of_clicks } do
+    for _, list in ipairs { latencies, costs, of_feeds, of_clicks } do
       for name in pairs(list) do names[#names + 1] = name end
     end
     table.sort(names)
@@ -52,11 +53,12 @@ local function suggest(word)
 end
 
 -- parse("max_share.brand@10") → { name, kind, base, k, column, token, node, most }, or nil and what is wrong with it.
--- kinds: mean (over users), total (of all lists together), share (of exposure), latency, cost, clicks.
+-- kinds: mean (over users), total (of all lists together), share (of exposure), latency, cost, feed, clicks.
 function reward.parse(name)
   if type(name) ~= "string" then return nil, ("'%s' is no metric"):format(tostring(name)) end
   if latencies[name] then return { name = name, kind = "latency", base = name, most = math.huge } end
   if costs[name] then return { name = name, kind = "cost", base = name, most = math.huge } end
+  if of_feeds[name] then return { name = name, kind = "feed", base = name, most = math.huge } end
   if of_clicks[name] then return { name = name, kind = "clicks", base = name, most = of_clicks[name] } end
   local base, rest = name:match "^([%l_%d]+)%.(.+)$"
   if base and latencies[base] then return { name = name, kind = "latency", base = base, node = rest, most = math.huge } end

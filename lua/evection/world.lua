@@ -31,13 +31,15 @@ local function special_columns(snapshot)
   return title, list or token
 end
 
--- open(name or path of a snapshot) → world. Raises when there is none.
+-- open(name or path of a snapshot, or feed:FILE.yaml) → world. Raises when there is none.
 function world.open(data)
   if type(data) ~= "string" or data == "" then native.raise("invalid", "which data? name them with --data") end
-  local path = data
-  if not data:match "[/.]" or not native.exists(data) then path = ("%s/data/%s.evs"):format(native.home, data) end
+  local path, simulated = data, nil
+  local file = data:match "^feed:(.+)$"
+  if file then path, simulated = require "evection.feed_world".prepare(file)
+  elseif not data:match "[/.]" or not native.exists(data) then path = ("%s/data/%s.evs"):format(native.home, data) end
   if not native.exists(path) then native.raise("not found", ("no data set '%s' in %s/data; see `evection data list`"):format(data, native.home)) end
-  local w = setmetatable({ name = data, snapshot = native.snapshot(path), views = {} }, World)
+  local w = setmetatable({ name = data, snapshot = native.snapshot(path), views = {}, feed = simulated }, World)
   w.hash = w.snapshot:hash()
   w.title, w.feature = special_columns(w.snapshot)
   return w
@@ -211,6 +213,7 @@ local function measure(w, run, opts, held, known, users)
     cutoffs = cutoffs, bootstrap = opts.bootstrap, seed = opts.seed, diversity = w.feature, per_user = wanted,
   })
   measure_named(run, lists, held.data, opts, metrics, values)
+  if w.feed then require "evection.feed_world".measure(w, run, known, users, metrics, opts.progress) end
   return metrics, n_users, values, of_nodes
 end
 

@@ -155,6 +155,8 @@ void ev_bind_ledger(lua_State *L);
 void ev_bind_ope(lua_State *L);
 void ev_bind_index(lua_State *L);
 void ev_bind_items(lua_State *L);
+void ev_bind_sequential(lua_State *L);
+void ev_bind_feed(lua_State *L);
 void ev_bind_arms(lua_State *L);
 void ev_bind_graph(lua_State *L);
 void ev_bind_tensor(lua_State *L);

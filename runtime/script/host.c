@@ -63,6 +63,8 @@ static int open_native(lua_State *L) {
   ev_bind_ope(L);
   ev_bind_index(L);
   ev_bind_items(L);
+  ev_bind_sequential(L);
+  ev_bind_feed(L);
   ev_bind_arms(L);
   ev_bind_graph(L);
   ev_bind_tensor(L);

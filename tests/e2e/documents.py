@@ -57,6 +57,23 @@ def shell(home, line):
     return done
 
 
+def test_the_example_feed_decides_and_tells_the_truth():
+    with Home() as home:
+        checkout(home)
+        line, evolve = re.findall(r"```sh\n(.*?)```", read("examples/feed/README.md"), re.S)
+        out = shell(home, line).stdout
+        assert out == shell(home, line).stdout, "the same seed, another run"
+        assert out.strip() in read("examples/feed/README.md"), out
+        champion, challenger = map(float, re.search(r"the truth now, clicks a session: ([\d.]+) and ([\d.]+)", out).groups())
+        assert out.startswith("promote after") and challenger > champion, out
+        report = shell(home, evolve).stdout
+        reward, given = map(float, re.search(r"0 failed; champion is evaluation \d+, reward ([\d.]+) \(given: ([\d.]+)\)", report).groups())
+        assert reward > given and "not for promotion" in report, report
+        path = home.file("wrong.yaml", "users: 10\nplace: 3\n")
+        done = subprocess.run([EVECTION, "run", os.path.join(ROOT, "examples", "feed", "loop.lua"), path], capture_output=True, text=True, cwd=home.path, check=False)
+        assert done.returncode == 2 and f"{path}:2: a feed has no 'place' (did you mean 'places'?)" in done.stderr, done
+
+
 def test_the_example_scheme_runs_as_written_and_as_its_page_changes_it():
     with Home() as home:
         checkout(home)
