@@ -44,10 +44,12 @@ static const char *const statements[N_SQL] = {
 /* ---- SQLite --------------------------------------------------------------------------------------------*/
 ev_status ledger_fail(const ev_ledger *l) {
   int code = sqlite3_errcode(l->db), system = sqlite3_system_errno(l->db);
+  bool writing = sqlite3_extended_errcode(l->db) == SQLITE_IOERR_WRITE;
   const char *text = sqlite3_errmsg(l->db);
   if (code == SQLITE_NOMEM) return ev_fail(EV_ENOMEM, "out of memory: ledger");
   if (code == SQLITE_CORRUPT || code == SQLITE_NOTADB) return ev_fail(EV_ECORRUPT, "%s: %s", l->path, text);
   if (code == SQLITE_BUSY) return ev_fail(EV_EIO, "%s: %s by another process", l->path, text);
+  if (writing && system == 0) return ev_fail(EV_EIO, "%s: %s: it cannot be written (a quota, a limit on the size of files, or a broken disk)", l->path, text);
   if ((code == SQLITE_IOERR || code == SQLITE_FULL) && system != 0) return ev_fail(EV_EIO, "%s: %s (%s)", l->path, text, strerror(system));
   return ev_fail(EV_EIO, "%s: %s", l->path, text);
 }

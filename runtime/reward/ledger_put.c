@@ -63,11 +63,17 @@ static ev_status agent_of(ev_ledger *l, const char *name, int64_t *out) {
 }
 
 /* ---- Impressions ---------------------------------------------------------------------------------------*/
-/* What is there already under this id: known, and a conflict where it says something else. */
+/* What may be there already: known, and a conflict where it says something else. What is not there is from before what
+ * retention keeps, where nobody can tell any more. */
 static ev_status know(ev_ledger *l, sqlite3_stmt *same, enum ledger_count which, ev_ledger_receipt *out) {
   bool row;
   EV_TRY(ledger_step(l, same, &row));
-  bool equal = row && sqlite3_column_int(same, 0) == 1;
+  if (!row) {
+    out->expired++;
+    l->counts[COUNT_EXPIRED]++;
+    return EV_OK;
+  }
+  bool equal = sqlite3_column_int(same, 0) == 1;
   sqlite3_reset(same);
   out->known++;
   l->counts[which]++;
@@ -76,6 +82,25 @@ static ev_status know(ev_ledger *l, sqlite3_stmt *same, enum ledger_count which,
     l->counts[COUNT_CONFLICTS]++;
   }
   return EV_OK;
+}
+
+static ev_status know_impression(ev_ledger *l, const ev_impression *i, ev_ledger_receipt *out) {
+  sqlite3_stmt *s = l->sql[SQL_IMPRESSION_SAME];
+  sqlite3_bind_text(s, 1, i->user, -1, SQLITE_STATIC);
+  sqlite3_bind_double(s, 2, i->propensity);
+  sqlite3_bind_int64(s, 3, (int64_t)i->n_items);
+  sqlite3_bind_text(s, 4, i->id, -1, SQLITE_STATIC);
+  return know(l, s, COUNT_DUPLICATE_IMPRESSIONS, out);
+}
+
+static ev_status know_event(ev_ledger *l, const ev_event *e, const char *id, ev_ledger_receipt *out) {
+  sqlite3_stmt *s = l->sql[SQL_EVENT_SAME];
+  sqlite3_bind_text(s, 1, e->user, -1, SQLITE_STATIC);
+  sqlite3_bind_text(s, 2, e->item, -1, SQLITE_STATIC);
+  sqlite3_bind_text(s, 3, e->type, -1, SQLITE_STATIC);
+  sqlite3_bind_double(s, 4, e->value);
+  sqlite3_bind_text(s, 5, id, -1, SQLITE_STATIC);
+  return know(l, s, COUNT_DUPLICATE_EVENTS, out);
 }
 
 /* The event that s stands on has found impression i, number `number`. */
@@ -110,11 +135,7 @@ static ev_status join(ev_ledger *l, sqlite3_stmt *s, const ev_impression *i, int
 static ev_status put_impression(ev_ledger *l, const ev_impression *i, int64_t now_ms, ev_ledger_receipt *out) {
   int64_t version, agents[AGENTS_AT_ONCE], agent;
   sqlite3_stmt *s = l->sql[SQL_IMPRESSION];
-  if (i->time_ms < l->pruned_before_ms) {
-    out->expired++;
-    l->counts[COUNT_EXPIRED]++;
-    return EV_OK;
-  }
+  if (i->time_ms < l->pruned_before_ms) return know_impression(l, i, out);
   EV_TRY(version_of(l, i->version, now_ms, &version));
   sqlite3_bind_text(s, 1, i->id, -1, SQLITE_STATIC);
   sqlite3_bind_text(s, 2, i->user, -1, SQLITE_STATIC);
@@ -123,14 +144,7 @@ static ev_status put_impression(ev_ledger *l, const ev_impression *i, int64_t no
   sqlite3_bind_int64(s, 5, i->time_ms);
   sqlite3_bind_int64(s, 6, now_ms);
   EV_TRY(ledger_run(l, s));
-  if (sqlite3_changes(l->db) == 0) {
-    s = l->sql[SQL_IMPRESSION_SAME];
-    sqlite3_bind_text(s, 1, i->user, -1, SQLITE_STATIC);
-    sqlite3_bind_double(s, 2, i->propensity);
-    sqlite3_bind_int64(s, 3, (int64_t)i->n_items);
-    sqlite3_bind_text(s, 4, i->id, -1, SQLITE_STATIC);
-    return know(l, s, COUNT_DUPLICATE_IMPRESSIONS, out);
-  }
+  if (sqlite3_changes(l->db) == 0) return know_impression(l, i, out);
   int64_t number = sqlite3_last_insert_rowid(l->db);
   s = l->sql[SQL_SHOWN];
   sqlite3_bind_int64(s, 1, number);
@@ -197,15 +211,11 @@ static ev_status put_event(ev_ledger *l, const ev_event *e, int64_t now_ms, ev_l
   const char *id = e->id;
   ledger_found f = {0};
   sqlite3_stmt *s = l->sql[SQL_EVENT];
-  if (e->time_ms < l->pruned_before_ms) {
-    out->expired++;
-    l->counts[COUNT_EXPIRED]++;
-    return EV_OK;
-  }
   if (id == NULL) {
     EV_TRY(make_id(made, e));
     id = made;
   }
+  if (e->time_ms < l->pruned_before_ms) return know_event(l, e, id, out);
   if (e->impression != NULL) EV_TRY(find_impression(l, e, &f));
   if (f.impression == 0) EV_TRY(version_of(l, e->version, now_ms, &f.version));
   sqlite3_bind_text(s, 1, id, -1, SQLITE_STATIC);
@@ -222,15 +232,7 @@ static ev_status put_event(ev_ledger *l, const ev_event *e, int64_t now_ms, ev_l
   if (e->impression != NULL && f.impression == 0) sqlite3_bind_text(s, 12, e->impression, -1, SQLITE_STATIC);
   else sqlite3_bind_null(s, 12);
   EV_TRY(ledger_run(l, s));
-  if (sqlite3_changes(l->db) == 0) {
-    s = l->sql[SQL_EVENT_SAME];
-    sqlite3_bind_text(s, 1, e->user, -1, SQLITE_STATIC);
-    sqlite3_bind_text(s, 2, e->item, -1, SQLITE_STATIC);
-    sqlite3_bind_text(s, 3, e->type, -1, SQLITE_STATIC);
-    sqlite3_bind_double(s, 4, e->value);
-    sqlite3_bind_text(s, 5, id, -1, SQLITE_STATIC);
-    return know(l, s, COUNT_DUPLICATE_EVENTS, out);
-  }
+  if (sqlite3_changes(l->db) == 0) return know_event(l, e, id, out);
   out->new_events++;
   l->tail_rows++;
   if (e->impression != NULL && f.impression == 0) out->waiting++;

@@ -43,7 +43,7 @@ struct ev_ledger_writer {
   char why[512];
 };
 
-static const ev_ledger_writer_options defaults = {.queue_rows = 65536, .commit_rows = 8192, .linger_ms = 20};
+static const ev_ledger_writer_options defaults = {.queue_rows = 65536, .commit_rows = 8192, .linger_ms = 20, .busy_ms = 5000};
 
 void ev_ledger_writer_defaults(ev_ledger_writer_options *o) { *o = defaults; }
 
@@ -348,6 +348,7 @@ ev_status ev_ledger_writer_open(ev_ledger_writer **out, const char *path, const 
     ev_free(w);
     return status;
   }
+  sqlite3_busy_timeout(ev_ledger_db(w->ledger), (int)w->o.busy_ms);
   pthread_condattr_t monotonic;
   pthread_condattr_init(&monotonic);
   pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);

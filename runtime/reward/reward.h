@@ -156,6 +156,7 @@ typedef struct ev_ledger_writer_options {
   size_t queue_rows;  /* that may wait (default 65536): beyond it submit waits and post says EV_ELIMIT */
   size_t commit_rows; /* of one commit (default 8192), unless one batch alone has more */
   unsigned linger_ms; /* how long rows that nobody waits for may gather (default 20) */
+  unsigned busy_ms;   /* how long a locked file is waited for (default 5000) */
 } ev_ledger_writer_options;
 typedef struct ev_ledger_writer_stats {
   uint64_t commits, batches, rows; /* on disk */

@@ -6,31 +6,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "reward/reward.h"
-#include "support.h"
-
-static int64_t number(ev_ledger *l, const char *sql) {
-  sqlite3_stmt *s = NULL;
-  if (sqlite3_prepare_v2(ev_ledger_db(l), sql, -1, &s, NULL) != SQLITE_OK) fail_msg("%s: %s", sql, sqlite3_errmsg(ev_ledger_db(l)));
-  assert_int_equal(sqlite3_step(s), SQLITE_ROW);
-  int64_t x = sqlite3_column_int64(s, 0);
-  sqlite3_finalize(s);
-  return x;
-}
-
-static void sound(ev_ledger *l) {
-  sqlite3_stmt *s = NULL;
-  assert_int_equal(sqlite3_prepare_v2(ev_ledger_db(l), "PRAGMA integrity_check", -1, &s, NULL), SQLITE_OK);
-  assert_int_equal(sqlite3_step(s), SQLITE_ROW);
-  assert_string_equal((const char *)sqlite3_column_text(s, 0), "ok");
-  sqlite3_finalize(s);
-}
-
-static ev_ledger *ledger(const char *name) {
-  ev_ledger *l;
-  if (ev_ledger_open(&l, in_folder(name)) != EV_OK) fail_msg("%s", ev_error());
-  return l;
-}
+#include "ledger_world.h"
 
 static void the_schema_is_made_once_and_found_again(void **state) {
   (void)state;
@@ -51,10 +27,6 @@ static void the_schema_is_made_once_and_found_again(void **state) {
   assert_int_equal(ev_ledger_open(&l, in_folder("schema")), EV_EINVAL); /* of a newer version */
   assert_null(l);
   ev_ledger_close(NULL);
-}
-
-static ev_event event(const char *id, const char *item, double value) {
-  return (ev_event){.id = id, .user = "u", .item = item, .type = "click", .value = value, .time_ms = 1700000000123, .version = NULL};
 }
 
 static void an_event_counts_once(void **state) {
