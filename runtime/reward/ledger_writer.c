@@ -62,9 +62,10 @@ static void end_with(job *j, ev_status status) {
   j->receipt = (ev_ledger_receipt){0};
 }
 
-/* The list in one transaction. A batch out of range fails alone; anything else is the status of all. */
-static ev_status commit_list(ev_ledger *l, job *list) {
+/* The list in one transaction. A batch out of range fails alone; anything else is the status of all. *begun: it was not the lock. */
+static ev_status commit_list(ev_ledger *l, job *list, bool *begun) {
   ev_status status = ledger_begin(l);
+  *begun = status == EV_OK;
   for (job *j = list; j != NULL && status == EV_OK; j = j->next) {
     ev_status own = ledger_apply(l, &j->batch, &j->receipt);
     if (own == EV_OK || own == EV_EINVAL) end_with(j, own);
@@ -77,17 +78,18 @@ static ev_status commit_list(ev_ledger *l, job *list) {
 }
 
 static void commit_group(ev_ledger_writer *w, job *list, uint64_t *failures) {
-  ev_status status = commit_list(w->ledger, list);
+  bool begun;
+  ev_status status = commit_list(w->ledger, list, &begun);
   if (status == EV_OK) return;
   ++*failures;
-  if (list->next == NULL) {
-    end_with(list, status);
+  if (list->next == NULL || !begun) { /* waiting for the lock once more for each would help nobody */
+    for (job *j = list; j != NULL; j = j->next) end_with(j, status);
     return;
   }
   for (job *j = list; j != NULL; j = j->next) { /* each for itself */
     job *next = j->next;
     j->next = NULL;
-    status = commit_list(w->ledger, j);
+    status = commit_list(w->ledger, j, &begun);
     j->next = next;
     if (status == EV_OK) continue;
     end_with(j, status);

@@ -27,6 +27,7 @@
 #define USER_MAX 256
 #define DRAIN_MS 5000
 #define TEACH_EVENTS 256 /* in one message to a worker */
+#define LEDGER_BUSY_MS 2000 /* a client waits for a locked ledger twice that at most */
 #define N_BUCKETS 10
 
 static const double buckets_ms[N_BUCKETS] = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000};
@@ -448,7 +449,10 @@ static ev_status open_ledger(front *f, const char *path) {
   ev_ledger_close(l);
   EV_TRY(status);
   if (getrandom(&f->first_id, sizeof f->first_id, 0) != sizeof f->first_id) return ev_fail_errno("no random numbers");
-  return ev_ledger_writer_open(&f->ledger, path, NULL);
+  ev_ledger_writer_options o;
+  ev_ledger_writer_defaults(&o);
+  o.busy_ms = LEDGER_BUSY_MS;
+  return ev_ledger_writer_open(&f->ledger, path, &o);
 }
 
 /* What was taken is written and answered; nothing comes after this. */
