@@ -2,6 +2,7 @@
  *
  * While a commit waits for the disk, batches gather in the queue; the next commit takes them all, so that the price of a sync
  * is shared by whoever came in the meantime and nobody waits on purpose. Only rows that nobody waits for linger for company.
+ * A caller who finds nobody at work commits himself, which spares two changes of threads.
  * A job is a batch with what becomes of it: on its caller's stack when that one waits, else a copy on the heap. */
 #include <errno.h>
 #include <pthread.h>
@@ -36,6 +37,7 @@ struct ev_ledger_writer {
   pthread_cond_t work, room, ended; /* for the thread; for who wants to queue; for who waits */
   job *first, **end;                /* the queue, and … */
   size_t rows;                      /* … its rows */
+  bool busy;                        /* somebody commits: the ledger is his */
   bool closing;
   uint64_t lost_rows;
   ev_ledger_writer_stats stats;
@@ -198,36 +200,46 @@ static void fold_when_idle(ev_ledger_writer *w) { /* a failure is no loss: the r
   else ledger_commit(l);
 }
 
+/* Commits the head of the queue; the lock is let go meanwhile. → some of it is to be tried again */
+static bool commit_head(ev_ledger_writer *w) {
+  job *list = take(w);
+  uint64_t failures = 0;
+  w->busy = true;
+  pthread_mutex_unlock(&w->lock);
+  commit_group(w, list, &failures);
+  pthread_mutex_lock(&w->lock);
+  w->stats.commits++;
+  w->stats.failures += failures;
+  bool again = deliver(w, list);
+  w->busy = false;
+  return again;
+}
+
 static void *work(void *arg) {
   ev_ledger_writer *w = arg;
   bool retry = false;
   pthread_mutex_lock(&w->lock);
   for (;;) {
     struct timespec until = in_ms(retry ? RETRY_MS : w->o.linger_ms);
-    while (!w->closing && (w->first == NULL || retry || !urgent(w))) {
-      if (w->first == NULL && w->ledger->tail_rows < LEDGER_FOLD_IDLE) {
+    while (w->busy || (!w->closing && (w->first == NULL || retry || !urgent(w)))) {
+      if (w->busy || (w->first == NULL && w->ledger->tail_rows < LEDGER_FOLD_IDLE)) {
         pthread_cond_wait(&w->work, &w->lock);
-        until = in_ms(w->o.linger_ms);
-      } else if (pthread_cond_timedwait(&w->work, &w->lock, &until) == ETIMEDOUT) {
+        if (!retry) until = in_ms(w->o.linger_ms);
+      } else if (pthread_cond_timedwait(&w->work, &w->lock, &until) == ETIMEDOUT && !w->busy) {
         break;
       }
     }
     if (w->first == NULL && w->closing) break;
     retry = false;
-    if (w->first == NULL) {
-      pthread_mutex_unlock(&w->lock);
-      fold_when_idle(w);
-      pthread_mutex_lock(&w->lock);
+    if (w->first != NULL) {
+      retry = commit_head(w);
       continue;
     }
-    job *list = take(w);
-    uint64_t failures = 0;
+    w->busy = true;
     pthread_mutex_unlock(&w->lock);
-    commit_group(w, list, &failures);
+    fold_when_idle(w);
     pthread_mutex_lock(&w->lock);
-    w->stats.commits++;
-    w->stats.failures += failures;
-    retry = deliver(w, list);
+    w->busy = false;
   }
   pthread_mutex_unlock(&w->lock);
   fold_when_idle(w);
@@ -249,7 +261,9 @@ ev_status ev_ledger_submit(ev_ledger_writer *w, const ev_ledger_batch *b, ev_led
   EV_TRY(ledger_check_batch(b));
   pthread_mutex_lock(&w->lock);
   while (!has_room(w, j.rows)) pthread_cond_wait(&w->room, &w->lock);
+  bool alone = w->first == NULL && !w->busy;
   append(w, &j);
+  if (alone) commit_head(w); /* a batch that is waited for is never to be tried again */
   ev_status status = wait_for(w, &j);
   pthread_mutex_unlock(&w->lock);
   *out = j.receipt;
