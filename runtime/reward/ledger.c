@@ -133,6 +133,7 @@ static ev_status remember(ev_ledger *l) {
   EV_TRY(ledger_number(l, "SELECT max(number) FROM impressions", &last_impression));
   EV_TRY(ledger_number(l, "SELECT max(number) FROM events", &last_event));
   l->tail_rows = (last_event - l->folded_events) + 10 * (last_impression - l->folded_impressions);
+  ledger_tally_reset(l, l->tail_rows == 0);
   EV_TRY(ledger_number(l, "SELECT value FROM settings WHERE name = 'pruned_before_ms'", &l->pruned_before_ms));
   EV_TRY(ledger_number(l, "SELECT received_ms_wall FROM events ORDER BY number DESC LIMIT 1", &received));
   if (received > l->last_received_ms) l->last_received_ms = received;
@@ -246,6 +247,7 @@ void ev_ledger_close(ev_ledger *l) {
   forget_names(&l->versions);
   forget_names(&l->agents);
   ledger_recent_free(l);
+  ledger_tally_free(l);
   ev_free(l->path);
   ev_free(l);
 }

@@ -6,6 +6,7 @@
  *   ledger_put.c     impressions and events into the tables: once each, joined, counted
  *   ledger_recent.c  the impressions that came last, in memory
  *   ledger_totals.c  the totals, and the rows that are not in them yet
+ *   ledger_tally.c   those rows added up in memory
  *   ledger_writer.c  one thread that writes for many: queue and group commit
  *   ledger_prune.c   retention
  *   ledger_export.c  tables and views as JSON Lines or CSV
@@ -48,6 +49,7 @@ typedef struct ledger_range {
 } ledger_range;
 
 typedef struct ledger_recent ledger_recent;
+typedef struct ledger_tally ledger_tally;
 
 struct ev_ledger {
   sqlite3 *db;
@@ -64,6 +66,7 @@ struct ev_ledger {
   ledger_names versions, agents;
   ledger_recent **recent;                       /* a table by hash; NULL: nothing was kept yet */
   size_t n_recent;                              /* 0: it is empty */
+  ledger_tally *tally;                          /* NULL: none, for want of memory */
   int64_t counts[N_COUNTS];                     /* of the transaction at hand */
 };
 
@@ -106,9 +109,19 @@ typedef struct ledger_moved { /* an event that has found its impression */
   const char *item, *type;
   double value;
 } ledger_moved;
-ev_status ledger_move(ev_ledger *l, const ledger_moved *m); /* where it is in the totals already */
+ev_status ledger_move(ev_ledger *l, const ledger_moved *m); /* in the totals, or in the tally where it is not there yet */
 ev_status ledger_fold(ev_ledger *l);                        /* every row that is not in the totals goes in */
-#define LEDGER_FOLD_IDLE 4096    /* rows outside the totals that make an idle writer fold */
+#define LEDGER_FOLD_IDLE 4096      /* rows outside the totals that make an idle writer fold */
 #define LEDGER_FOLD_AT_ONCE 262144 /* … and any */
+
+/* ---- ledger_tally.c ------------------------------------------------------------------------------------
+ * Nothing here fails: where memory is short the tally becomes worthless, and the totals come from the rows. */
+void ledger_tally_reset(ev_ledger *l, bool valid); /* valid: every row is in the totals now */
+void ledger_tally_free(ev_ledger *l);
+bool ledger_tally_valid(const ev_ledger *l);
+void ledger_tally_impression(ev_ledger *l, const ev_impression *i, int64_t version);
+void ledger_tally_shown(ev_ledger *l, const char *item, int64_t version, int64_t agent);
+void ledger_tally_event(ev_ledger *l, const ledger_moved *m, int64_t version, int64_t agent, int sign); /* sign −1: it is no longer that version's and agent's */
+ev_status ledger_tally_write(ev_ledger *l);        /* into the totals */
 
 #endif

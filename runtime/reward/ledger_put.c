@@ -125,7 +125,7 @@ static ev_status join(ev_ledger *l, sqlite3_stmt *s, const ev_impression *i, int
   sqlite3_bind_int64(update, 4, version);
   sqlite3_bind_int64(update, 5, m.number);
   EV_TRY(ledger_run(l, update));
-  if (m.number <= l->folded_events) EV_TRY(ledger_move(l, &m));
+  EV_TRY(ledger_move(l, &m));
   l->counts[COUNT_JOINED_LATE]++;
   if (position == 0) l->counts[COUNT_NOT_IN_SLATE]++;
   if (time_ms < i->time_ms) l->counts[COUNT_BEFORE_IMPRESSION]++;
@@ -151,6 +151,7 @@ static ev_status put_impression(ev_ledger *l, const ev_impression *i, int64_t no
   for (size_t k = 0; k < i->n_items; k++) {
     EV_TRY(agent_of(l, i->items[k].agent, &agent));
     if (k < AGENTS_AT_ONCE) agents[k] = agent;
+    ledger_tally_shown(l, i->items[k].item, version, agent);
     sqlite3_bind_int64(s, 2, i->items[k].position != 0 ? i->items[k].position : (int64_t)(k + 1));
     sqlite3_bind_text(s, 3, i->items[k].item, -1, SQLITE_STATIC);
     sqlite3_bind_double(s, 4, i->items[k].propensity);
@@ -158,6 +159,7 @@ static ev_status put_impression(ev_ledger *l, const ev_impression *i, int64_t no
     EV_TRY(ledger_run(l, s));
   }
   if (i->n_items <= AGENTS_AT_ONCE) EV_TRY(ledger_recent_keep(l, i, number, version, agents));
+  ledger_tally_impression(l, i, version);
   out->new_impressions++;
   l->tail_rows += (int64_t)i->n_items;
   s = l->sql[SQL_WAITING];
@@ -233,6 +235,8 @@ static ev_status put_event(ev_ledger *l, const ev_event *e, int64_t now_ms, ev_l
   else sqlite3_bind_null(s, 12);
   EV_TRY(ledger_run(l, s));
   if (sqlite3_changes(l->db) == 0) return know_event(l, e, id, out);
+  const ledger_moved counted = {.hour = e->time_ms / HOUR_MS, .item = e->item, .type = e->type, .value = e->value};
+  ledger_tally_event(l, &counted, f.version, f.agent, 1);
   out->new_events++;
   l->tail_rows++;
   if (e->impression != NULL && f.impression == 0) out->waiting++;

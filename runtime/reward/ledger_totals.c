@@ -1,7 +1,7 @@
 /* ledger_totals.c - totals by version, item, agent, type and hour, without a scan and without a write a row.
  *
- * Rows are added to the totals by one GROUP BY over all that came since the last time; `folded`, written in the same
- * transaction, says how far that is, so a crash leaves both or neither. An event that finds its impression after that is
+ * All rows that came since the last time are added to the totals at once, from the tally of ledger_tally.c or by GROUP BY;
+ * `folded`, written in the same transaction, says how far that is, so a crash leaves both or neither. An event that finds its impression after that is
  * moved from one total to the other at once. Numbers only grow while rows are not folded (ledger_prune.c sees to it when it
  * deletes the last ones), so each row is counted once. */
 #include <string.h>
@@ -19,15 +19,20 @@ static const char fold[] =
     "  value_sum = value_sum + excluded.value_sum, value_squares = value_squares + excluded.value_squares;"
     "INSERT INTO event_items SELECT version, item, agent, type, count(*), sum(value), sum(value * value) FROM events"
     "  WHERE number > (SELECT events FROM folded) GROUP BY 1, 2, 3, 4 ON CONFLICT (version, item, agent, type) DO UPDATE SET events = events + excluded.events,"
-    "  value_sum = value_sum + excluded.value_sum, value_squares = value_squares + excluded.value_squares;"
+    "  value_sum = value_sum + excluded.value_sum, value_squares = value_squares + excluded.value_squares;";
+
+static const char folded[] =
     "UPDATE folded SET impressions = max(impressions, (SELECT coalesce(max(number), 0) FROM impressions)),"
     "  events = max(events, (SELECT coalesce(max(number), 0) FROM events));";
 
 ev_status ledger_fold(ev_ledger *l) {
-  EV_TRY(ev_ledger_exec(l, fold));
+  if (ledger_tally_valid(l)) EV_TRY(ledger_tally_write(l));
+  else EV_TRY(ev_ledger_exec(l, fold));
+  EV_TRY(ev_ledger_exec(l, folded));
   EV_TRY(ledger_number(l, "SELECT impressions FROM folded", &l->folded_impressions));
   EV_TRY(ledger_number(l, "SELECT events FROM folded", &l->folded_events));
   l->tail_rows = 0;
+  ledger_tally_reset(l, true);
   return EV_OK;
 }
 
@@ -51,11 +56,16 @@ static ev_status run_with(ev_ledger *l, const char *sql, const bound *b, int n) 
   return status;
 }
 
-/* Rare, so its statements are not kept. A total that nothing is left of goes, and with it the rounding of its sums. */
+/* Rare, so its statements are not kept. In the tables, a total that nothing is left of goes, and with it the rounding of its sums. */
 ev_status ledger_move(ev_ledger *l, const ledger_moved *m) {
   const bound value = {.type = 'r', .real = m->value}, square = {.type = 'r', .real = m->value * m->value}, hour = {.type = 'i', .number = m->hour},
               before = {.type = 'i', .number = m->version_before}, version = {.type = 'i', .number = m->version}, agent = {.type = 'i', .number = m->agent},
               item = {.type = 't', .text = m->item}, type = {.type = 't', .text = m->type};
+  if (m->number > l->folded_events) { /* only the tally knows of it */
+    ledger_tally_event(l, m, m->version_before, 0, -1);
+    ledger_tally_event(l, m, m->version, m->agent, 1);
+    return EV_OK;
+  }
   if (m->version != m->version_before) {
     EV_TRY(run_with(l, "UPDATE event_hours SET events = events - 1, value_sum = value_sum - ?, value_squares = value_squares - ? WHERE hour = ? AND version = ? AND type = ?",
                     (const bound[]){value, square, hour, before, type}, 5));
