@@ -70,21 +70,27 @@ static const char totals_sql[] =
     " (SELECT count(*) FROM promotions) AS promotions, (SELECT count(*) FROM rewards) AS rewards";
 
 static void print_stats(const json_t *d) {
-  const json_t *t = json_object_get(d, "totals"), *row;
+  const json_t *t = json_object_get(d, "totals"), *types = json_object_get(d, "types"), *versions = json_object_get(d, "versions"),
+               *ranges = json_object_get(d, "ranges"), *counters = json_object_get(d, "counters"), *row;
   size_t i;
   printf("impressions  %lld counted, from %s to %s\n", (long long)whole(t, "impressions"), word(t, "first_impression", "-"), word(t, "last_impression", "-"));
   printf("events       %lld counted, from %s to %s; %lld wait for their impression\n", (long long)whole(t, "events"), word(t, "first_event", "-"), word(t, "last_event", "-"),
          (long long)whole(t, "waiting"));
-  json_array_foreach(json_object_get(d, "types"), i, row)
+  json_array_foreach(types, i, row) {
     printf("  %-10s %lld, mean %.6g, sum %.6g\n", word(row, "type", ""), (long long)whole(row, "events"), number(row, "mean"), number(row, "value_sum"));
+  }
   printf("kept         %lld versions, %lld evaluations, %lld rewards, %lld promotions, %lld looks at test folds\n", (long long)whole(t, "versions"),
          (long long)whole(t, "evaluations"), (long long)whole(t, "rewards"), (long long)whole(t, "promotions"), (long long)whole(t, "looks"));
-  json_array_foreach(json_object_get(d, "versions"), i, row)
+  json_array_foreach(versions, i, row) {
     printf("  %-12.12s %lld impressions, %lld events of type %s, %.6g an impression\n", word(row, "version", "(not known)"), (long long)whole(row, "impressions"),
            (long long)whole(row, "events"), word(row, "type", ""), number(row, "per_impression"));
-  json_array_foreach(json_object_get(d, "ranges"), i, row)
+  }
+  json_array_foreach(ranges, i, row) {
     printf("range        %s from %g to %g\n", word(row, "type", ""), number(row, "low"), number(row, "high"));
-  json_array_foreach(json_object_get(d, "counters"), i, row) printf("counted      %lld %s\n", (long long)whole(row, "count"), word(row, "name", ""));
+  }
+  json_array_foreach(counters, i, row) {
+    printf("counted      %lld %s\n", (long long)whole(row, "count"), word(row, "name", ""));
+  }
   if (json_is_string(json_object_get(t, "pruned_before"))) printf("pruned       what is from before %s; later arrivals from then are refused\n", word(t, "pruned_before", ""));
   printf("file         %.1f MB, and %.1f MB of log\n", number(d, "file_mb"), number(d, "log_mb"));
 }
@@ -309,7 +315,9 @@ static ev_status run_range(json_t *opts) {
   if (status == EV_OK && ev_opt_flag(opts, "json")) return ev_print_json(rows);
   size_t i;
   json_t *row;
-  if (status == EV_OK) json_array_foreach(rows, i, row) printf("%s from %g to %g\n", word(row, "type", ""), number(row, "low"), number(row, "high"));
+  json_array_foreach(rows, i, row) {
+    if (status == EV_OK) printf("%s from %g to %g\n", word(row, "type", ""), number(row, "low"), number(row, "high"));
+  }
   if (status == EV_OK && json_array_size(rows) == 0) printf("no ranges: every finite value is taken\n");
   json_decref(rows);
   return status;
