@@ -82,8 +82,10 @@ static void print_stats(const json_t *d) {
   printf("kept         %lld versions, %lld evaluations, %lld rewards, %lld promotions, %lld looks at test folds\n", (long long)whole(t, "versions"),
          (long long)whole(t, "evaluations"), (long long)whole(t, "rewards"), (long long)whole(t, "promotions"), (long long)whole(t, "looks"));
   json_array_foreach(versions, i, row) {
-    printf("  %-12.12s %lld impressions, %lld events of type %s, %.6g an impression\n", word(row, "version", "(not known)"), (long long)whole(row, "impressions"),
-           (long long)whole(row, "events"), word(row, "type", ""), number(row, "per_impression"));
+    printf("  %-12.12s %lld impressions", word(row, "version", "(not known)"), (long long)whole(row, "impressions"));
+    if (whole(row, "events") > 0) printf(", %lld events of type %s worth %.6g", (long long)whole(row, "events"), word(row, "type", ""), number(row, "value_sum"));
+    if (json_is_number(json_object_get(row, "per_impression"))) printf(", %.6g an impression", number(row, "per_impression"));
+    putchar('\n');
   }
   json_array_foreach(ranges, i, row) {
     printf("range        %s from %g to %g\n", word(row, "type", ""), number(row, "low"), number(row, "high"));

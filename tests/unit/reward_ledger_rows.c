@@ -37,6 +37,12 @@ static void an_event_joins_its_impression_whichever_comes_first(void **state) {
   assert_int_equal(counter(l, "joined_late"), 2);
   assert_int_equal(number(l, "SELECT count(*) FROM bandit_log WHERE item = 'a' AND position = 1 AND propensity = 0.5 AND slate_propensity = 0.125 AND events = 1 AND reward = 1"), 1);
   assert_int_equal(number(l, "SELECT count(*) FROM impression_log WHERE id = 's1' AND items = 2 AND events = 3 AND time = '2023-11-14 22:13:20.000'"), 1);
+  ev_impression unclicked = slate("unclicked");
+  unclicked.version = "v2";
+  put(l, &unclicked, 1, NULL, 0);
+  assert_int_equal(number(l, "SELECT count(*) FROM version_totals WHERE version = 'v1' AND type = 'click' AND impressions = 1 AND events = 3 AND per_impression = 3"), 1);
+  assert_int_equal(number(l, "SELECT count(*) FROM version_totals WHERE version = 'v2' AND type IS NULL AND impressions = 1 AND events = 0"), 1);
+  assert_int_equal(number(l, "SELECT count(*) FROM version_totals WHERE version IS NULL AND impressions = 0 AND events = 1"), 1);
   ev_event from_the_table = about("after opening", "b", "s1"); /* what a new connection has not in memory */
   ev_ledger_close(l);
   l = ledger("joins");
