@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import re
 import resource
 import signal
 import sqlite3
@@ -139,6 +140,19 @@ def test_ranges_are_set_listed_and_removed():
         home.run("ledger", "range", "click", "--remove")
         for args in (["--low", "1"], ["x", "--low", "1"], ["x", "--low", "2", "--high", "1"], ["x", "--remove", "--low", "1"], ["click", "--remove"]):
             complaint(home, "range", *args)
+
+
+def test_what_the_page_shows_works():
+    with open(os.path.join(ROOT, "docs", "reference", "ledger.md"), encoding="utf-8") as f:
+        page = f.read()
+    with Home() as home:
+        home.run("ledger", "import", home.file("shown.jsonl", page.split("```json\n")[1].split("```")[0]))
+        assert ask(home, "SELECT item, reward FROM bandit_log ORDER BY position") == [("50", 1), ("181", 0)]
+        for sql in re.sub("--.*", "", page.split("```sql\n")[1].split("```")[0]).split(";")[:-1]:
+            ask(home, sql)
+        named = re.findall(r"^\| `([a-z_`, ]+)` \|", page, re.M)
+        there = {name for name, in ask(home, "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite%'")}
+        assert {n for names in named for n in names.replace("`", "").split(", ")} | {"folded"} == there
 
 
 def test_a_full_disk_and_a_locked_ledger_are_one_line_and_lose_nothing():

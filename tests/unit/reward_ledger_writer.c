@@ -42,6 +42,7 @@ static ev_ledger_writer *writer(const char *name, const ev_ledger_writer_options
 enum { CALLERS = 8, BATCHES = 60, ROWS = 5 };
 typedef struct caller {
   ev_ledger_writer *w;
+  const char *path;
   int number;
   bool failed;
 } caller;
@@ -71,7 +72,7 @@ static void *call(void *arg) {
     snprintf(sql, sizeof sql, "SELECT count(*) FROM events WHERE id LIKE '%d.%d.%%'", c->number, batch);
     if (batch % 20) continue;
     ev_ledger *l;
-    if (ev_ledger_open_reader(&l, in_folder("many")) != EV_OK || number(l, sql) != ROWS) c->failed = true;
+    if (ev_ledger_open_reader(&l, c->path) != EV_OK || number(l, sql) != ROWS) c->failed = true;
     ev_ledger_close(l);
   }
   return NULL;
@@ -83,10 +84,12 @@ static void one_sync_serves_many_who_wait(void **state) {
   pthread_t threads[CALLERS];
   ev_ledger_writer_stats st;
   ev_ledger_writer *w = writer("many", NULL);
+  char path[160];
+  snprintf(path, sizeof path, "%s", in_folder("many"));
   n_syncs = 0;
   sync_us = 2000; /* a disk on which gathering pays */
   for (int i = 0; i < CALLERS; i++) {
-    c[i] = (caller){w, i, false};
+    c[i] = (caller){w, path, i, false};
     assert_int_equal(pthread_create(&threads[i], NULL, call, &c[i]), 0);
   }
   for (int i = 0; i < CALLERS; i++) {
