@@ -84,7 +84,7 @@ static void an_export_is_of_one_moment_and_ends_when_told(void **state) {
   size_t n;
   for (int i = 0; i < 20; i++) {
     ev_event e[100];
-    char ids[100][16];
+    char ids[100][32];
     for (int k = 0; k < 100; k++) {
       snprintf(ids[k], sizeof ids[k], "%d.%d", i, k);
       e[k] = event(ids[k], "\"i\",\n\x01", i);

@@ -294,7 +294,7 @@ static void totals_are_exact_in_any_order_with_duplicates(void **state) {
   enum { ALL = 2 * (SLATES + EVENTS) };
   for (uint64_t seed = 1; seed <= 4; seed++) {
     static int order[ALL];
-    char name[16];
+    char name[24];
     ev_rng r;
     make_world(seed);
     ev_rng_seed(&r, seed, 1);

@@ -161,7 +161,7 @@ static void posted_rows_are_copied_and_answered(void **state) {
   assert_int_equal(ev_ledger_flush(w), EV_EINVAL); /* nobody else could be told */
   assert_int_equal(ev_ledger_flush(w), EV_OK);
   for (int i = 0; i < 5; i++) { /* closing writes what waits */
-    char id[16];
+    char id[24];
     snprintf(id, sizeof id, "last %d", i);
     ev_event e = event(id, "i", 1);
     assert_int_equal(ev_ledger_post(w, &(ev_ledger_batch){.events = &e, .n_events = 1}, NULL, NULL), EV_OK);
@@ -181,7 +181,7 @@ static void a_batch_out_of_range_fails_alone(void **state) {
   heard good = {.lock = PTHREAD_MUTEX_INITIALIZER}, bad = {.lock = PTHREAD_MUTEX_INITIALIZER};
   sync_us = 20000; /* the first is on its way to the disk while the others gather */
   for (int i = 0; i < 9; i++) {
-    char id[16];
+    char id[24];
     snprintf(id, sizeof id, "e%d", i);
     ev_event e = event(id, "i", i % 3 == 1 ? 50 : 1);
     assert_int_equal(ev_ledger_post(w, &(ev_ledger_batch){.events = &e, .n_events = 1}, hear, i % 3 == 1 ? &bad : &good), EV_OK);
@@ -208,7 +208,7 @@ static void a_full_queue_says_so_and_makes_callers_wait(void **state) {
   int posted = 0;
   ev_status status = EV_OK;
   for (; posted < 100 && status == EV_OK; posted += status == EV_OK) {
-    char id[16];
+    char id[24];
     snprintf(id, sizeof id, "e%d", posted);
     ev_event e = event(id, "i", 1);
     status = ev_ledger_post(w, &(ev_ledger_batch){.events = &e, .n_events = 1}, NULL, NULL);
@@ -218,7 +218,7 @@ static void a_full_queue_says_so_and_makes_callers_wait(void **state) {
   assert_true(posted >= 10 && posted <= 21); /* some may be with the writer already */
   assert_int_equal(ev_ledger_exec(other, "COMMIT"), EV_OK);
   ev_event e[40];
-  char ids[40][16];
+  char ids[40][24];
   for (int i = 0; i < 40; i++) {
     snprintf(ids[i], sizeof ids[i], "big %d", i);
     e[i] = event(ids[i], "i", 1);
@@ -269,7 +269,7 @@ static void a_file_that_may_not_grow_is_an_error(void **state) {
   (void)state;
   ev_ledger *l = ledger("limit");
   ev_event e[400];
-  char ids[400][16];
+  char ids[400][24];
   size_t n, kept = 0;
   ev_status status = EV_OK;
   for (int i = 0; i < 400; i++) {
