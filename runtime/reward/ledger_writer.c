@@ -12,6 +12,7 @@
 
 #include "ledger.h"
 
+#define IDLE_MS 250  /* without a commit, before rows are folded into the totals: a busy time's are folded together */
 #define RETRY_MS 200 /* after a failed commit, for batches that nobody waits for */
 
 typedef struct job {
@@ -220,13 +221,21 @@ static void *work(void *arg) {
   bool retry = false;
   pthread_mutex_lock(&w->lock);
   for (;;) {
-    struct timespec until = in_ms(retry ? RETRY_MS : w->o.linger_ms);
+    struct timespec until = in_ms(retry ? RETRY_MS : w->first == NULL ? IDLE_MS : w->o.linger_ms);
+    uint64_t commits = w->stats.commits;
     while (w->busy || (!w->closing && (w->first == NULL || retry || !urgent(w)))) {
       if (w->busy || (w->first == NULL && w->ledger->tail_rows < LEDGER_FOLD_IDLE)) {
         pthread_cond_wait(&w->work, &w->lock);
-        if (!retry) until = in_ms(w->o.linger_ms);
-      } else if (pthread_cond_timedwait(&w->work, &w->lock, &until) == ETIMEDOUT && !w->busy) {
-        break;
+        if (!retry) until = in_ms(w->first == NULL ? IDLE_MS : w->o.linger_ms);
+        continue;
+      }
+      bool empty = w->first == NULL;
+      if (pthread_cond_timedwait(&w->work, &w->lock, &until) == ETIMEDOUT && !w->busy) {
+        if (w->first != NULL || commits == w->stats.commits) break;
+        commits = w->stats.commits; /* somebody has been at work: not idle */
+        until = in_ms(IDLE_MS);
+      } else if (empty && w->first != NULL) {
+        until = in_ms(w->o.linger_ms);
       }
     }
     if (w->first == NULL && w->closing) break;
