@@ -46,7 +46,7 @@ FUZZ_SECONDS ?= 10
 E2E := $(filter-out %/support.py,$(sort $(wildcard tests/e2e/*.py)))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(filter-out tests/fuzz/driver.c,$(wildcard tests/fuzz/*.c)))
 
-.PHONY: help deps deps-bench build demo test check unit lua e2e fuzz soak-items bench sanitize valgrind lint install uninstall clean
+.PHONY: help deps deps-bench build demo test check unit lua e2e fuzz soak-items soak-ledger bench sanitize valgrind lint install uninstall clean
 help: ## this list
 	@awk -F':.*## ' '/^[a-z][a-zA-Z_-]*:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -127,6 +127,10 @@ KILL_ROUNDS ?= 10000
 soak-items: $(BUILD)/unit/store_items_kill ## KILL_ROUNDS kill -9 / reopen rounds on a live table, each checked against a model
 	@EVECTION_KILL_ROUNDS=$(KILL_ROUNDS) $<
 
+LEDGER_KILL_ROUNDS ?= 1000
+soak-ledger: $(BUILD)/unit/reward_ledger_kill ## LEDGER_KILL_ROUNDS kill -9 rounds during ingest: nothing acknowledged is lost or counted twice
+	@EVECTION_KILL_ROUNDS=$(LEDGER_KILL_ROUNDS) $<
+
 # What bench-index measures: our archives, and the peers where their headers are (make deps-bench).
 FAISS := $(firstword $(wildcard $(addsuffix /faiss/IndexHNSW.h,/usr/include /usr/local/include)))
 HNSWLIB := $(firstword $(wildcard $(addsuffix /hnswlib/hnswlib.h,/usr/include /usr/local/include)))
@@ -144,6 +148,12 @@ $(BUILD)/bench/index_peers: tests/bench/index_peers.cpp tests/bench/index_protoc
 	  -Wl,--allow-multiple-definition -lfaiss $(shell pkg-config --libs openblas)
 
 bench-index: $(INDEX_BENCH) ## candidate storage against faiss, hnswlib, usearch (make deps-bench first)
+
+$(BUILD)/bench/ledger_ingest: tests/bench/ledger_ingest.c $(call below,reward)
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS) $(pkg_cflags) -Iruntime -o $@ $< $(call below,reward) $(LDFLAGS) $(pkg_libs) -lm -ldl
+bench-ledger: $(BUILD)/bench/ledger_ingest ## rows into the ledger, against raw batched SQLite inserts
 
 bench-%: build
 	@mkdir -p $(BUILD)/bench

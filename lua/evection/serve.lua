@@ -29,15 +29,19 @@ end
 -- The first request finds compiled code, and a version that cannot answer is never published.
 function serve.warm() run:warm() end
 
+local SMALLEST = 2 ^ -1022 -- a slate's propensity is above 0, however long it is
+
+-- Propensities are null where the explorer could not tell them, and absent where none chose.
 local function recommend(message)
   local slate = run:recommend { user = message.user, history = message.history, seen = message.seen, n = message.n }
-  local items, propensity = native.array {}, slate.propensity
+  local items, places, whole = native.array {}, slate.propensity, 1
   for i = 1, #slate do
-    local item = slate:item(i)
+    local item, p = slate:item(i), places and places[i]
     items[i] = { id = w:item_id(item), title = w.title and w:item_title(item) or nil, score = slate:score_at(i), sources = sources_of(slate:source_at(i)),
-      propensity = propensity and propensity[i] == propensity[i] and propensity[i] or nil }
+      propensity = p and (p == p and p or native.null) }
+    whole = whole * (p or 1)
   end
-  return { items = items }
+  return { items = items, propensity = places and (whole == whole and math.max(whole, SMALLEST) or native.null) or nil }
 end
 
 -- answer(message) → what the front sends on: { items } for recommend, {} for learn.

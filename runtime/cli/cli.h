@@ -37,6 +37,7 @@ extern const ev_verb ev_verb_credit;
 extern const ev_verb ev_verb_data_import, ev_verb_data_generate, ev_verb_data_show, ev_verb_data_list;
 extern const ev_verb ev_verb_items_put, ev_verb_items_get, ev_verb_items_delete, ev_verb_items_search, ev_verb_items_stats, ev_verb_items_list,
     ev_verb_items_compact, ev_verb_items_verify;
+extern const ev_verb ev_verb_ledger_stats, ev_verb_ledger_import, ev_verb_ledger_export, ev_verb_ledger_prune, ev_verb_ledger_range;
 extern const ev_verb ev_verb_check, ev_verb_fit, ev_verb_eval, ev_verb_agents, ev_verb_evolve, ev_verb_lineage, ev_verb_serve,
     ev_verb_run, ev_verb_ope, ev_verb_ope_import;
 

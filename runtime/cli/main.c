@@ -19,6 +19,7 @@ static const ev_verb *const verbs[] = {
     &ev_verb_data_import, &ev_verb_data_generate, &ev_verb_data_show, &ev_verb_data_list,
     &ev_verb_items_put,   &ev_verb_items_get,     &ev_verb_items_delete, &ev_verb_items_search,
     &ev_verb_items_stats, &ev_verb_items_list,    &ev_verb_items_compact, &ev_verb_items_verify,
+    &ev_verb_ledger_stats, &ev_verb_ledger_import, &ev_verb_ledger_export, &ev_verb_ledger_prune, &ev_verb_ledger_range,
     &ev_verb_agents,      &ev_verb_check,         &ev_verb_fit,       &ev_verb_eval,      &ev_verb_credit,
     &ev_verb_ope_import,  &ev_verb_ope,
     &ev_verb_evolve,      &ev_verb_lineage,       &ev_verb_serve,     &ev_verb_run,
@@ -249,6 +250,7 @@ int main(int argc, char **argv) {
   } else if (status == EV_OK) {
     ev_watch_interrupts();
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error like a full disk */
     int64_t threads = ev_opt_int(opts, "threads", 0);
     if (threads < 0 || threads > 256) status = ev_fail(EV_EINVAL, "--threads: %lld is not between 0 and 256", (long long)threads);
     else ev_threads_set((int)threads);

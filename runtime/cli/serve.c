@@ -19,7 +19,7 @@ static ev_status run(json_t *opts) {
   ev_serve_options o = {
       .home = home, .composition = ev_opt_arg(opts, 0), .data = data, .snapshot_path = path, .host = ev_opt_string(opts, "host", "127.0.0.1"),
       .port = (uint16_t)port, .workers = (int)workers, .deadline_ms = (int)deadline, .seed = (uint64_t)seed,
-      .json = ev_opt_flag(opts, "json"),
+      .no_impressions = ev_opt_flag(opts, "no_impressions"), .json = ev_opt_flag(opts, "json"),
   };
   if (ev_opt_flag(opts, "quiet")) ev_log_set(EV_LOG_WARN);
   return ev_serve(&o);
@@ -32,6 +32,7 @@ static const ev_option options[] = {
     {EV_OPT_INT, "workers", "N", "script workers (default 2)"},
     {EV_OPT_INT, "deadline-ms", "N", "time for a slate before the fallback is sent (default 200)"},
     {EV_OPT_INT, "seed", "N", "seed of everything random (default 1)"},
+    {EV_OPT_FLAG, "no-impressions", NULL, "do not log the slates that are served"},
     {EV_OPT_END, NULL, NULL, NULL},
 };
 

@@ -45,7 +45,7 @@ static ev_status number_field(const json_t *o, size_t i, const char *key, double
 }
 
 static ev_status parse_one(parsed_events *out, size_t i, const json_t *o, const ev_snapshot *s) {
-  static const char *const known[] = {"id", "user", "item", "type", "value", "time", "version"};
+  static const char *const known[] = {"id", "user", "item", "type", "value", "time", "version", "impression"};
   ev_event *e = &out->events[i];
   double time;
   const char *key;
@@ -54,13 +54,14 @@ static ev_status parse_one(parsed_events *out, size_t i, const json_t *o, const 
   json_object_foreach((json_t *)(uintptr_t)o, key, v) {
     bool fine = false;
     for (size_t k = 0; k < sizeof known / sizeof *known; k++) fine = fine || strcmp(key, known[k]) == 0;
-    if (!fine) return ev_fail(EV_EINVAL, "event %zu: no field '%.40s'; id, user, item, type, value, time and version are known", i, key);
+    if (!fine) return ev_fail(EV_EINVAL, "event %zu: no field '%.40s'; id, user, item, type, value, time, version and impression are known", i, key);
   }
   EV_TRY(text_field(o, i, "user", NULL, &e->user));
   EV_TRY(text_field(o, i, "item", NULL, &e->item));
   EV_TRY(text_field(o, i, "type", "click", &e->type));
   if (json_object_get(o, "id") != NULL) EV_TRY(text_field(o, i, "id", "", &e->id));
   if (json_object_get(o, "version") != NULL) EV_TRY(text_field(o, i, "version", "", &e->version));
+  if (json_object_get(o, "impression") != NULL) EV_TRY(text_field(o, i, "impression", "", &e->impression));
   EV_TRY(number_field(o, i, "value", 1, &e->value));
   EV_TRY(number_field(o, i, "time", (double)ev_wall_ms(), &time));
   e->time_ms = (int64_t)time;

@@ -3,16 +3,22 @@
  *   GET  /recommend/{user}?n=   a slate          GET /healthz  alive        GET /version  what is served, and why not
  *   POST /events                what happened    GET /readyz   a version is live          GET /metrics  Prometheus text
  *
- * libmicrohttpd runs on our own epoll: a connection that waits for a worker is suspended, and resumed with its answer. */
+ * libmicrohttpd runs on our own epoll: a connection that waits for a worker or for the ledger is suspended, and resumed with
+ * its answer. The ledger's writer is a thread of its own, which hands back what is on disk over an eventfd: events that
+ * come at the same time share a sync. A slate is logged as an impression without waiting for it. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <microhttpd.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -22,6 +28,7 @@
 #define USER_MAX 256
 #define DRAIN_MS 5000
 #define TEACH_EVENTS 256 /* in one message to a worker */
+#define LEDGER_BUSY_MS 2000 /* a client waits for a locked ledger twice that at most */
 #define N_BUCKETS 10
 
 static const double buckets_ms[N_BUCKETS] = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000};
@@ -35,22 +42,32 @@ struct request {
   bool refused, waiting, answered; /* body too large; suspended; response is set */
   unsigned code;
   char *response;      /* JSON, owned */
+  parsed_events events; /* that are on their way to the disk */
+  struct front *front; /* of them; and what the ledger said: */
+  ev_status kept;
+  ev_ledger_receipt receipt;
+  char why[256];
+  struct request *next; /* of those that the ledger has done with */
 };
 
 typedef struct front {
   const ev_serve_options *o;
   struct MHD_Daemon *daemon;
   ev_snapshot *snapshot;
-  ev_ledger *ledger;
+  ev_ledger_writer *ledger;
+  pthread_mutex_t done_lock;
+  request *done, **done_end; /* under the lock: the ledger has done with them */
+  size_t n_posted;           /* requests that wait for the ledger */
   users *users;
   fleet *fleet;
-  int epoll_fd, signal_fd, listen_fd;
+  int epoll_fd, signal_fd, listen_fd, done_fd;
   uint16_t port;
   bool stopping;
   uint64_t stop_ns;
   int64_t since_ms;    /* the live version */
-  uint64_t requests, errors, degraded, events, latency[N_BUCKETS + 1];
+  uint64_t requests, errors, degraded, events, impressions, impressions_lost, latency[N_BUCKETS + 1];
   double latency_sum_ms;
+  uint64_t first_id;   /* ids of impressions: drawn at the start, and counted on */
 } front;
 
 /* ---- Responses -----------------------------------------------------------------------------------------*/
@@ -77,6 +94,45 @@ static enum MHD_Result send_response(front *f, request *r, const char *type) {
   return result;
 }
 
+/* ---- Impressions ---------------------------------------------------------------------------------------*/
+static double propensity_of(const json_t *o) { /* a slate that nobody drew by chance has propensity 1; NaN: who drew it could not tell */
+  const json_t *p = json_object_get(o, "propensity");
+  return p == NULL ? 1 : json_is_number(p) ? json_number_value(p) : NAN;
+}
+
+/* Recalls that proposed the item, joined by '+'; NULL: nobody says. */
+static const char *agent_of(char out[256], const json_t *item) {
+  size_t i, used = 0;
+  json_t *source;
+  json_array_foreach(json_object_get(item, "sources"), i, source) {
+    const char *name = json_string_value(source);
+    if (name != NULL && used < 255) used += (size_t)snprintf(out + used, 256 - used, "%s%s", used > 0 ? "+" : "", name);
+  }
+  return used > 0 ? out : NULL;
+}
+
+/* The slate goes to the ledger; *id is its name there, or "" when it could not be taken. */
+static void log_impression(front *f, const request *r, const char *version, double propensity, const json_t *list, char id[40]) {
+  static char agents[SLATE_MAX][256];
+  static ev_shown shown[SLATE_MAX];
+  size_t k, n = 0;
+  json_t *item;
+  id[0] = '\0';
+  if (f->o->no_impressions || f->ledger == NULL || isnan(propensity)) return;
+  json_array_foreach(list, k, item) {
+    const char *name = json_string_value(json_object_get(item, "id"));
+    if (name == NULL || n >= SLATE_MAX) continue;
+    shown[n] = (ev_shown){name, propensity_of(item), agent_of(agents[n], item), (uint32_t)(k + 1)};
+    n++;
+  }
+  if (n == 0) return;
+  snprintf(id, 40, "%016llx-%llx", (unsigned long long)f->first_id, (unsigned long long)++f->impressions);
+  ev_impression i = {id, r->user, version[0] != '\0' ? version : "fallback", propensity, ev_wall_ms(), shown, n};
+  if (ev_ledger_post(f->ledger, &(ev_ledger_batch){.impressions = &i, .n_impressions = 1}, NULL, NULL) == EV_OK) return;
+  if (f->impressions_lost++ == 0) ev_log(EV_LOG_ERROR, "a slate was not logged: %s", ev_error());
+  id[0] = '\0';
+}
+
 /* A worker's words (NULL: none came) → the response, and the connection goes on. */
 static void answer(void *ctx, request *r, const char *json, size_t len, const char *version) {
   front *f = ctx;
@@ -85,7 +141,14 @@ static void answer(void *ctx, request *r, const char *json, size_t len, const ch
   bool degraded = !json_is_array(items);
   if (why != NULL) ev_log(EV_LOG_ERROR, "version %.12s: %s", version, why);
   json_t *list = degraded ? users_fallback(f->users, r->user, r->n) : json_incref(items);
-  set_response(r, 200, json_pack("{s:s, s:s, s:b, s:o}", "user", r->user, "version", version, "degraded", degraded, "items", list));
+  char id[40];
+  double propensity = degraded ? 1 : propensity_of(said);
+  log_impression(f, r, degraded ? "fallback" : version, propensity, list, id);
+  json_t *document = json_pack("{s:s, s:s, s:b, s:o}", "user", r->user, "version", version, "degraded", degraded, "items", list);
+  if (!degraded && json_object_get(said, "propensity") != NULL && document != NULL)
+    json_object_set_new(document, "propensity", isnan(propensity) ? json_null() : json_real(propensity));
+  if (id[0] != '\0' && document != NULL) json_object_set_new(document, "impression", json_string(id));
+  set_response(r, 200, document);
   if (degraded) f->degraded++;
   double ms = (double)(ev_now_ns() - r->started_ns) * 1e-6;
   size_t b = 0;
@@ -144,26 +207,80 @@ static void teach(front *f, const parsed_events *e, size_t first, size_t n) {
   else if (fleet_submit(f->fleet, NULL, dump) != EV_OK) ev_log(EV_LOG_WARN, "agents did not learn of %zu events: %s", n, ev_error());
 }
 
+/* In the ledger's thread. */
+static void events_kept(void *ctx, ev_status status, const char *error, const ev_ledger_receipt *receipt) {
+  request *r = ctx;
+  front *f = r->front;
+  r->kept = status;
+  r->receipt = *receipt;
+  r->next = NULL;
+  snprintf(r->why, sizeof r->why, "%s", error);
+  pthread_mutex_lock(&f->done_lock);
+  *f->done_end = r;
+  f->done_end = &r->next;
+  pthread_mutex_unlock(&f->done_lock);
+  uint64_t one = 1;
+  ssize_t n = write(f->done_fd, &one, sizeof one); /* the counter never overflows */
+  (void)n;
+}
+
+static void answer_events(front *f, request *r) {
+  const parsed_events *e = &r->events;
+  size_t n_new = r->receipt.new_events;
+  if (r->kept != EV_OK) {
+    set_error(r, r->kept == EV_EINVAL ? 400 : 503, r->why); /* nothing was kept; after a 503 the client may send it again */
+    return;
+  }
+  /* A batch with old events in it is rare; learning twice from those costs less than asking for each. */
+  for (size_t i = 0; i < e->n && n_new > 0; i++)
+    if (users_add(f->users, e->events[i].user, e->items[i]) != EV_OK) ev_log(EV_LOG_ERROR, "%s", ev_error());
+  for (size_t i = 0; i < e->n && n_new > 0; i += TEACH_EVENTS) teach(f, e, i, e->n - i < TEACH_EVENTS ? e->n - i : TEACH_EVENTS);
+  f->events += n_new;
+  json_t *document = json_pack("{s:I, s:I}", "accepted", (json_int_t)(e->n - r->receipt.expired), "new", (json_int_t)n_new);
+  if (document != NULL && r->receipt.expired > 0) json_object_set_new(document, "expired", json_integer((json_int_t)r->receipt.expired));
+  set_response(r, 200, document);
+}
+
+static void take_done(front *f) {
+  uint64_t n;
+  ssize_t got = read(f->done_fd, &n, sizeof n);
+  (void)got;
+  pthread_mutex_lock(&f->done_lock);
+  request *list = f->done;
+  f->done = NULL;
+  f->done_end = &f->done;
+  pthread_mutex_unlock(&f->done_lock);
+  for (request *r = list, *next; r != NULL; r = next) {
+    next = r->next;
+    f->n_posted--;
+    answer_events(f, r);
+    events_free(&r->events);
+    r->waiting = false;
+    MHD_resume_connection(r->connection);
+  }
+}
+
 static void take_events(front *f, request *r) {
-  parsed_events e;
-  ev_status status = events_parse(&e, r->body.data, r->body.len, f->snapshot);
+  if (f->ledger == NULL) {
+    set_error(r, 503, "the service is stopping");
+    return;
+  }
+  ev_status status = events_parse(&r->events, r->body.data, r->body.len, f->snapshot);
   if (status != EV_OK) {
     set_error(r, status == EV_ENOTFOUND ? 404 : status == EV_ELIMIT ? 413 : 400, ev_error());
     return;
   }
-  size_t n_new;
-  status = ev_ledger_events(f->ledger, e.events, e.n, &n_new);
-  if (status != EV_OK) {
-    set_error(r, 503, ev_error()); /* nothing was kept: the client may send it again */
-  } else {
-    /* A batch with old events in it is rare; learning twice from those costs less than asking for each. */
-    for (size_t i = 0; i < e.n && n_new > 0; i++)
-      if (users_add(f->users, e.events[i].user, e.items[i]) != EV_OK) ev_log(EV_LOG_ERROR, "%s", ev_error());
-    for (size_t i = 0; i < e.n && n_new > 0; i += TEACH_EVENTS) teach(f, &e, i, e.n - i < TEACH_EVENTS ? e.n - i : TEACH_EVENTS);
-    f->events += n_new;
-    set_response(r, 200, json_pack("{s:I, s:I}", "accepted", (json_int_t)e.n, "new", (json_int_t)n_new));
-  }
-  events_free(&e);
+  r->front = f;
+  r->waiting = true;
+  MHD_suspend_connection(r->connection);
+  f->n_posted++;
+  status = ev_ledger_post(f->ledger, &(ev_ledger_batch){.events = r->events.events, .n_events = r->events.n}, events_kept, r);
+  if (status == EV_OK) return;
+  f->n_posted--;
+  r->waiting = false;
+  events_free(&r->events);
+  set_error(r, status == EV_EINVAL ? 400 : 503, ev_error());
+  MHD_resume_connection(r->connection);
 }
 
 static void show_version(front *f, request *r) {
@@ -179,6 +296,7 @@ static void show_metrics(front *f, request *r) {
     uint64_t value;
   } counters[] = {{"requests", "HTTP requests answered", f->requests}, {"errors", "responses with status 400 or above", f->errors},
                   {"degraded", "slates from the fallback", f->degraded}, {"events", "events kept", f->events},
+                  {"impressions", "slates handed to the ledger", f->impressions}, {"impressions_lost", "slates that its queue had no room for", f->impressions_lost},
                   {"worker_deaths", "script workers that died", c->deaths}, {"late", "requests that passed their deadline", c->late},
                   {"reloads", "versions taken live", c->reloads}, {"failed_reloads", "edits that were not taken", c->failed_reloads}};
   for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
@@ -249,6 +367,7 @@ static void completed(void *ctx, struct MHD_Connection *connection, void **state
   (void)why;
   request *r = *state;
   if (r == NULL) return;
+  events_free(&r->events);
   ev_buf_free(&r->body);
   free(r->response);
   free(r);
@@ -260,6 +379,7 @@ static void in_child(void *ctx) {
   front *f = ctx;
   close(f->listen_fd);
   close(f->signal_fd);
+  close(f->done_fd);
   const union MHD_DaemonInfo *info = MHD_get_daemon_info(f->daemon, MHD_DAEMON_INFO_EPOLL_FD);
   if (info != NULL) close(info->epoll_fd);
   close(f->epoll_fd);
@@ -310,9 +430,9 @@ static ev_status watch_fd(front *f, int fd) {
 }
 
 /* Events of earlier runs are a part of what users have seen. */
-static ev_status replay(front *f) {
+static ev_status replay(front *f, ev_ledger *l) {
   sqlite3_stmt *s = NULL;
-  sqlite3 *db = ev_ledger_db(f->ledger);
+  sqlite3 *db = ev_ledger_db(l);
   if (sqlite3_prepare_v2(db, "SELECT user, item FROM events ORDER BY time_ms, number", -1, &s, NULL) != SQLITE_OK) return ev_fail(EV_EIO, "ledger: %s", sqlite3_errmsg(db));
   ev_status status = EV_OK;
   int code;
@@ -324,6 +444,30 @@ static ev_status replay(front *f) {
   if (status == EV_OK && code != SQLITE_DONE) status = ev_fail(EV_EIO, "ledger: %s", sqlite3_errmsg(db));
   sqlite3_finalize(s);
   return status;
+}
+
+static ev_status open_ledger(front *f, const char *path) {
+  ev_ledger *l;
+  EV_TRY(ev_ledger_open(&l, path));
+  ev_status status = replay(f, l);
+  ev_ledger_close(l);
+  EV_TRY(status);
+  if (getrandom(&f->first_id, sizeof f->first_id, 0) != sizeof f->first_id) return ev_fail_errno("no random numbers");
+  ev_ledger_writer_options o;
+  ev_ledger_writer_defaults(&o);
+  o.busy_ms = LEDGER_BUSY_MS;
+  return ev_ledger_writer_open(&f->ledger, path, &o);
+}
+
+/* What was taken is written and answered; nothing comes after this. */
+static ev_status close_ledger(front *f, ev_status before) {
+  char message[512];
+  snprintf(message, sizeof message, "%s", ev_error());
+  ev_status status = ev_ledger_writer_close(f->ledger);
+  f->ledger = NULL;
+  take_done(f);
+  if (before == EV_OK) return status;
+  return ev_fail(before, "%s", message);
 }
 
 static void take_signals(front *f) {
@@ -345,6 +489,7 @@ static ev_status loop(front *f) {
   const union MHD_DaemonInfo *info = MHD_get_daemon_info(f->daemon, MHD_DAEMON_INFO_EPOLL_FD);
   EV_TRY(watch_fd(f, info->epoll_fd));
   EV_TRY(watch_fd(f, f->signal_fd));
+  EV_TRY(watch_fd(f, f->done_fd));
   EV_TRY(fleet_load(f->fleet));
   for (;;) {
     MHD_UNSIGNED_LONG_LONG mhd_wait;
@@ -352,7 +497,7 @@ static ev_status loop(front *f) {
     int wait = fleet_tick(f->fleet); /* after the requests that have just come: their deadlines bound the wait */
     if (MHD_get_timeout(f->daemon, &mhd_wait) == MHD_YES && (wait < 0 || mhd_wait < (MHD_UNSIGNED_LONG_LONG)wait)) wait = (int)mhd_wait;
     if (f->stopping) {
-      if (fleet_waiting(f->fleet) == 0 || ev_now_ns() >= f->stop_ns) return EV_OK;
+      if ((fleet_waiting(f->fleet) == 0 && f->n_posted == 0) || ev_now_ns() >= f->stop_ns) return EV_OK;
       wait = wait < 0 || wait > 50 ? 50 : wait;
     }
     if (f->since_ms == 0 && fleet_error(f->fleet)[0] != '\0') return ev_fail(EV_EINVAL, "%s", fleet_error(f->fleet)); /* the first version never came up */
@@ -362,6 +507,7 @@ static ev_status loop(front *f) {
     for (int i = 0; i < n; i++) {
       int fd = events[i].data.fd;
       if (fd == f->signal_fd) take_signals(f);
+      else if (fd == f->done_fd) take_done(f);
       else if (fleet_watches(f->fleet, fd)) fleet_edited(f->fleet);
       else fleet_event(f->fleet, fd);
     }
@@ -369,7 +515,7 @@ static ev_status loop(front *f) {
 }
 
 ev_status ev_serve(const ev_serve_options *o) {
-  front f = {.o = o, .epoll_fd = -1, .signal_fd = -1, .listen_fd = -1};
+  front f = {.o = o, .epoll_fd = -1, .signal_fd = -1, .listen_fd = -1, .done_fd = -1, .done_lock = PTHREAD_MUTEX_INITIALIZER};
   fleet_hooks hooks = {&f, answer, in_child, published};
   char path[4096];
   sigset_t signals, before;
@@ -380,18 +526,20 @@ ev_status ev_serve(const ev_serve_options *o) {
   sigprocmask(SIG_BLOCK, &signals, &before);
   snprintf(path, sizeof path, "%s/ledger.db", o->home);
   ev_status status = ev_snapshot_open(&f.snapshot, o->snapshot_path);
-  if (status == EV_OK) status = ev_ledger_open(&f.ledger, path);
+  f.done_end = &f.done;
   if (status == EV_OK) status = users_open(&f.users, f.snapshot);
-  if (status == EV_OK) status = replay(&f);
+  if (status == EV_OK) status = open_ledger(&f, path); /* its thread has the signals blocked, as this one */
   if (status == EV_OK) status = listen_on(&f);
   if (status == EV_OK) {
     f.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     f.signal_fd = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
-    if (f.epoll_fd < 0 || f.signal_fd < 0) status = ev_fail_errno("epoll");
+    f.done_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (f.epoll_fd < 0 || f.signal_fd < 0 || f.done_fd < 0) status = ev_fail_errno("epoll");
   }
   if (status == EV_OK) status = fleet_open(&f.fleet, o, f.epoll_fd, &hooks);
   if (status == EV_OK) status = loop(&f);
   fleet_close(f.fleet); /* whoever still waits gets the fallback */
+  status = close_ledger(&f, status);
   if (f.daemon != NULL) {
     MHD_run(f.daemon);
     MHD_stop_daemon(f.daemon);
@@ -399,8 +547,8 @@ ev_status ev_serve(const ev_serve_options *o) {
   if (f.listen_fd >= 0 && (f.daemon == NULL || f.stopping)) close(f.listen_fd);
   if (f.epoll_fd >= 0) close(f.epoll_fd);
   if (f.signal_fd >= 0) close(f.signal_fd);
+  if (f.done_fd >= 0) close(f.done_fd);
   users_close(f.users);
-  ev_ledger_close(f.ledger);
   ev_snapshot_close(f.snapshot);
   sigprocmask(SIG_SETMASK, &before, NULL);
   return status;

@@ -5,7 +5,7 @@
  * the fallback: popular items the user has not seen. Files that the running version was made of are watched; an edit is
  * loaded by new workers beside the old ones, published when it is ready, and dropped with its reason when it is not.
  *
- * The front has one thread, so that it may fork; it returns when SIGTERM or SIGINT has drained it. */
+ * The front has one thread beside that of the ledger's writer, which holds nothing that a forked child needs; it returns when SIGTERM or SIGINT has drained it. */
 #ifndef EV_SERVE_H
 #define EV_SERVE_H
 
@@ -21,6 +21,7 @@ typedef struct ev_serve_options {
   int workers;
   int deadline_ms;           /* of one recommendation */
   uint64_t seed;
+  bool no_impressions;       /* slates are not logged */
   bool json;                 /* where it listens, as one JSON document on standard output */
 } ev_serve_options;
 

@@ -18,6 +18,7 @@ ARGUMENTS = {
     "eval": ["agent:popular"], "evolve": ["x.yaml"], "lineage": [], "credit": ["agent:popular"], "serve": ["agent:popular"], "run": None,
     "items put": ["x", "x.jsonl"], "items get": ["x", "a"], "items delete": ["x", "a"], "items search": ["x"], "items stats": ["x"], "items list": [],
     "items compact": ["x"], "items verify": ["x"], "ope": ["x"], "ope import": ["x"],
+    "ledger stats": [], "ledger import": ["x.jsonl"], "ledger export": [], "ledger prune": [], "ledger range": [],
 }
 
 # Scores by rarity; the count stands in the knob `sign`.
@@ -48,7 +49,7 @@ def generate(home, name="world", users=200, items=150, sessions=10):
 
 
 def verbs(home):
-    return re.findall(r"^  ((?:data |items |ope )?[a-z]+)  +\S", home.run("--help").stdout, re.M)
+    return re.findall(r"^  ((?:data |items |ledger |ope )?[a-z]+)  +\S", home.run("--help").stdout, re.M)
 
 
 def options(help_text):

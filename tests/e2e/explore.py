@@ -1,8 +1,10 @@
 """Learning in action spaces against NumPy and SciPy, and explorers behind the service: what they learn outlives workers and versions."""
 import glob
 import json
+import math
 import os
 import signal
+import sqlite3
 import sys
 import time
 
@@ -209,13 +211,15 @@ def test_what_an_explorer_learns_outlives_workers_and_versions():
         home.run("data", "generate", "--users", "80", "--items", "60", "--sessions", "8", "--as", "world")
         home.file("tries.lua", AGENT)
         path = home.file("c.yaml", "nodes:\n  all: { agent: popular, n: 60 }\n  x: { agent: tries.lua, from: all }\noutput: x\n")
-        shown = clicked = 0
+        shown, clicked, logged = 0, 0, {}
         with Service(home, path) as s:
             def round_(user):
                 nonlocal shown, clicked
                 d = until(lambda: (lambda d: d if not d["degraded"] else None)(s.slate(user, 5)), "a slate")
                 items = d["items"]
                 assert all(0 < i["propensity"] <= 1 for i in items), items
+                assert abs(d["propensity"] / math.prod(i["propensity"] for i in items) - 1) < 1e-12, d
+                logged[d["impression"]] = d
                 shown += 5
                 s.post([{"user": user, "item": items[0]["id"], "type": "click", "value": 1}])
                 clicked += 1
@@ -232,6 +236,11 @@ def test_what_an_explorer_learns_outlives_workers_and_versions():
             for k in range(12):
                 assert round_(f"user{k}") != first
             time.sleep(0.3)  # events are learnt behind their answers
+        with sqlite3.connect(home.path + "/ledger.db") as ledger:
+            rows = dict(ledger.execute("SELECT id, propensity FROM impressions"))
+            places = ledger.execute("SELECT i.id, position, s.propensity FROM shown s JOIN impressions i ON i.number = impression").fetchall()
+        assert rows == {name: d["propensity"] for name, d in logged.items()}, "what was served is what was logged"
+        assert all(p == logged[name]["items"][k - 1]["propensity"] for name, k, p in places) and len(places) == shown
         n, total, rewarded = lua(home, STATE)
         assert n == shown, (n, shown, "each place that was shown was learnt once")
         assert 0.9 * clicked <= rewarded <= clicked and 0.9 * clicked <= total <= clicked, (total, rewarded, clicked)

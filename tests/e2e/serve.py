@@ -255,6 +255,58 @@ def test_events_are_kept_whole_or_not_at_all_and_count_once():
         assert kept(home) == before
 
 
+def test_slates_are_logged_and_events_join_them():
+    with Home() as home:
+        path = prepare(home)
+        with Service(home, path) as s:
+            s.items("u")  # a worker is ready
+            slate = s.slate("u", 5)
+            early = {"id": "early", "user": "u", "item": slate["items"][2]["id"], "impression": slate["impression"]}
+            assert s.post(early) == (200, {"accepted": 1, "new": 1})
+            slates = [s.slate(f"v{n}", 3) for n in range(20)]
+            assert len({d["impression"] for d in slates}) == 20
+            s.post([{"id": f"e{n}", "user": f"v{n}", "item": d["items"][1]["id"], "impression": d["impression"], "type": "buy", "value": n} for n, d in enumerate(slates)])
+            home.run("ledger", "range", "buy", "--low", "0", "--high", "100")
+            status, d = s.post({"user": "u", "item": slate["items"][0]["id"], "type": "buy", "value": 101})
+            assert status == 400 and "101" in d["error"], "a range that is set while serving"
+            threads = [threading.Thread(target=lambda n=n: [s.post({"id": f"{n}.{k}", "user": "u", "item": slate["items"][n % 5]["id"]}) for k in range(20)]) for n in range(8)]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+            version = s.version()["version"]
+        with sqlite3.connect(f"file:{home.path}/ledger.db?mode=ro", uri=True) as db:
+            rows = db.execute("SELECT item, position, propensity, agent, version, events, user FROM bandit_log WHERE impression = ? ORDER BY position", (slate["impression"],)).fetchall()
+            assert rows == [(i["id"], k + 1, 1, "mine", version, int(k == 2), "u") for k, i in enumerate(slate["items"])], rows
+            assert db.execute("SELECT count(*), sum(value) FROM event_log WHERE type = 'buy' AND position = 2 AND agent = 'mine' AND version = ?", (version,)).fetchone() == (20, 190)
+            assert db.execute("SELECT count(*) FROM events WHERE waits_for IS NOT NULL").fetchone() == (0,)
+            assert db.execute("SELECT count(*) FROM events WHERE type = 'click'").fetchone() == (161,), "eight clients at once"
+            n = db.execute("SELECT count(*) FROM impressions").fetchone()[0]
+        with Service(home, path, "--no-impressions") as s:
+            assert "impression" not in s.slate("u", 5)
+        assert json.loads(home.run("ledger", "stats", "--json").stdout)["totals"]["impressions"] == n
+
+
+def test_a_locked_ledger_is_an_error_for_events_and_none_for_slates():
+    with Home() as home:
+        path = prepare(home)
+        with Service(home, path) as s:
+            item = s.items("u")[0]
+            with sqlite3.connect(os.path.join(home.path, "ledger.db"), isolation_level=None) as db:
+                db.execute("BEGIN IMMEDIATE")
+                later = []
+                t = threading.Thread(target=lambda: later.append(s.post({"id": "x", "user": "u", "item": item})))
+                t.start()
+                for n in range(20):  # nobody waits behind it
+                    assert len(s.slate(f"v{n}")["items"]) == 10
+                t.join()
+                db.execute("ROLLBACK")
+            assert later[0][0] == 503 and "locked" in later[0][1]["error"]
+            assert s.post({"id": "x", "user": "u", "item": item})[1]["new"] == 1
+        assert [e[0] for e in kept(home)] == ["x"]
+        assert home.json("ledger", "stats")["totals"]["impressions"] >= 21, "slates that were served meanwhile"
+
+
 def test_agents_learn_from_events_at_once_and_share_what_they_learn():
     with Home() as home:
         prepare(home)
