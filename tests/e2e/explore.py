@@ -218,7 +218,7 @@ def test_what_an_explorer_learns_outlives_workers_and_versions():
                 d = until(lambda: (lambda d: d if not d["degraded"] else None)(s.slate(user, 5)), "a slate")
                 items = d["items"]
                 assert all(0 < i["propensity"] <= 1 for i in items), items
-                assert abs(d["propensity"] / math.prod(i["propensity"] for i in items) - 1) < 1e-12, d
+                assert abs(d["propensity"] / math.prod(i["propensity"] for i in items) - 1) < 1e-7, d
                 logged[d["impression"]] = d
                 shown += 5
                 s.post([{"user": user, "item": items[0]["id"], "type": "click", "value": 1}])
@@ -237,10 +237,12 @@ def test_what_an_explorer_learns_outlives_workers_and_versions():
                 assert round_(f"user{k}") != first
             time.sleep(0.3)  # events are learnt behind their answers
         with sqlite3.connect(home.path + "/ledger.db") as ledger:
-            rows = dict(ledger.execute("SELECT id, propensity FROM impressions"))
+            rows = dict(ledger.execute("SELECT id, propensity FROM impression_log WHERE version <> 'fallback'"))
             places = ledger.execute("SELECT i.id, position, s.propensity FROM shown s JOIN impressions i ON i.number = impression").fetchall()
-        assert rows == {name: d["propensity"] for name, d in logged.items()}, "what was served is what was logged"
-        assert all(p == logged[name]["items"][k - 1]["propensity"] for name, k, p in places) and len(places) == shown
+            places = [p for p in places if p[0] in rows]
+        told = lambda a, b: abs(a / b - 1) < 1e-7  # answers are printed with 9 digits
+        assert rows.keys() == logged.keys() and all(told(rows[name], d["propensity"]) for name, d in logged.items()), rows
+        assert all(told(p, logged[name]["items"][k - 1]["propensity"]) for name, k, p in places) and len(places) == shown
         n, total, rewarded = lua(home, STATE)
         assert n == shown, (n, shown, "each place that was shown was learnt once")
         assert 0.9 * clicked <= rewarded <= clicked and 0.9 * clicked <= total <= clicked, (total, rewarded, clicked)
