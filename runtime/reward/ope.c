@@ -466,6 +466,8 @@ static bool has(const ev_ope_columns *c, ev_ope_kind kind) {
   return kind == EV_OPE_MRDR ? c->mrdr_q != NULL : c->q != NULL;
 }
 
+static bool tuned(ev_ope_kind kind) { return kind == EV_OPE_CLIPPED_IPS || kind == EV_OPE_SWITCH_DR || kind == EV_OPE_DROS; }
+
 static ev_status measure(ev_ope_result *out, work *k) {
   static const ev_ope_kind term_kind[N_TERMS] = {EV_OPE_DM, EV_OPE_IPS, 0, EV_OPE_CLIPPED_IPS, EV_OPE_DR, 0, EV_OPE_SWITCH_DR, EV_OPE_DROS,
       EV_OPE_MRDR, EV_OPE_DM};
@@ -473,9 +475,8 @@ static ev_status measure(ev_ope_result *out, work *k) {
   double means[N_TERMS] = {0};
   const double given[EV_OPE_KINDS] = {[EV_OPE_CLIPPED_IPS] = k->o.clip, [EV_OPE_SWITCH_DR] = k->o.switch_at, [EV_OPE_DROS] = k->o.shrink};
   for (int e = 0; e < EV_OPE_KINDS; e++) {
-    bool tuned = e == EV_OPE_CLIPPED_IPS || e == EV_OPE_SWITCH_DR || e == EV_OPE_DROS;
-    out->at[e].parameter = !tuned || !has(c, e) ? NAN : given[e];
-    if (tuned && has(c, e) && isnan(given[e])) EV_TRY(choose(&out->at[e].parameter, k, e));
+    out->at[e].parameter = !tuned(e) || !has(c, e) ? NAN : given[e];
+    if (tuned(e) && has(c, e) && isnan(given[e])) EV_TRY(choose(&out->at[e].parameter, k, e));
   }
   for (int t = 0; t < N_TERMS; t++) {
     ev_ope_kind kind = term_kind[t];
@@ -492,6 +493,12 @@ static ev_status measure(ev_ope_result *out, work *k) {
   for (int e = 0; e < EV_OPE_KINDS; e++) {
     if (has(c, e)) EV_TRY(estimate(k, &out->at[e], e, means));
     else out->at[e] = (ev_ope_estimate){NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN};
+  }
+  for (int e = 0; e < EV_OPE_KINDS; e++) { /* what a parameter saves in variance it may cost in bias: the interval reaches as far as without it */
+    const ev_ope_estimate *whole = &out->at[e == EV_OPE_CLIPPED_IPS ? EV_OPE_IPS : EV_OPE_DR];
+    if (k->o.n_bootstrap == 0 || !tuned(e) || !has(c, e)) continue;
+    out->at[e].low = fmin(out->at[e].low, whole->low);
+    out->at[e].high = fmax(out->at[e].high, whole->high);
   }
   return EV_OK;
 }

@@ -356,6 +356,9 @@ def estimates(log, policy, q=None, mrdr_q=None, resamples=0, seed=1, confidence=
                 e["bernstein_low"], e["bernstein_high"] = bernstein(x, span, confidence)
             both = interval(lambda i, y=y: y[i].mean())
         e["low"], e["high"] = both if both is not None else (e["value"], e["value"])
+    for kind, whole in (("clipped_ips", "ips"), ("switch_dr", "dr"), ("dros", "dr")) if resamples else ():
+        if kind in out:
+            out[kind]["low"], out[kind]["high"] = min(out[kind]["low"], out[whole]["low"]), max(out[kind]["high"], out[whole]["high"])
     return out
 
 

@@ -87,7 +87,8 @@ static void parameters_lead_from_one_estimator_to_another(void **state) {
   assert_true(open.at[EV_OPE_SWITCH_DR].value == open.at[EV_OPE_DR].value && open.at[EV_OPE_DROS].bernstein_high == open.at[EV_OPE_DR].bernstein_high);
   o.clip = 2, o.switch_at = o.shrink = 0;
   assert_int_equal(ev_ope_evaluate(&shut, &w->log, &policy, &q, NULL, &o), EV_OK);
-  assert_true(shut.at[EV_OPE_SWITCH_DR].value == open.at[EV_OPE_DM].value && shut.at[EV_OPE_DROS].high == open.at[EV_OPE_DM].high);
+  assert_true(shut.at[EV_OPE_SWITCH_DR].value == open.at[EV_OPE_DM].value && shut.at[EV_OPE_DROS].high == fmax(open.at[EV_OPE_DM].high, open.at[EV_OPE_DR].high));
+  assert_true(shut.at[EV_OPE_CLIPPED_IPS].high >= open.at[EV_OPE_IPS].high && shut.at[EV_OPE_CLIPPED_IPS].low <= open.at[EV_OPE_IPS].low); /* bias and all */
   double sum = 0, cut = 0;
   for (size_t i = 0; i < w->n; i++) {
     double weight = w->policy[i * ARMS + w->arm[i]] / w->propensity[i];
