@@ -11,7 +11,7 @@
 #define PIECE_BYTES (64u << 10)
 
 static const char *const names[] = {
-    "event_log", "impression_log", "bandit_log", "impressions_by_hour", "events_by_hour", "impressions_by_item", "events_by_item", "version_totals",
+    "event_log", "impression_log", "bandit_log", "decisions", "impressions_by_hour", "events_by_hour", "impressions_by_item", "events_by_item", "version_totals",
     "version_lineage", "promotion_log", "reward_log", "evaluation_log", "look_log", "events", "impressions", "shown", "versions", "agents", "genomes", "runs", "evaluations", "looks", "rewards",
     "promotions", "ranges", "counters"};
 

@@ -243,6 +243,9 @@ def test_what_an_explorer_learns_outlives_workers_and_versions():
         told = lambda a, b: abs(a / b - 1) < 1e-7  # answers are printed with 9 digits
         assert rows.keys() == logged.keys() and all(told(rows[name], d["propensity"]) for name, d in logged.items()), rows
         assert all(told(p, logged[name]["items"][k - 1]["propensity"]) for name, k, p in places) and len(places) == shown
+        home.run("ledger", "export", "decisions", "--out", os.path.join(home.path, "decisions.jsonl"))
+        estimate = home.json("ope", os.path.join(home.path, "decisions.jsonl"), "--policy", "uniform", "--max-unsupported", "1", "--model", "none")
+        assert estimate["rows"] == shown, estimate
         n, total, rewarded = lua(home, STATE)
         assert n == shown, (n, shown, "each place that was shown was learnt once")
         assert 0.9 * clicked <= rewarded <= clicked and 0.9 * clicked <= total <= clicked, (total, rewarded, clicked)
