@@ -63,7 +63,7 @@ static void parameters_start_as_they_should(void **state) {
 static ev_tensor chain(ev_graph *g, size_t rows, size_t depth) {
   ev_tensor x = input(g, "x", DIMS(rows, 8), -1, 1);
   for (size_t i = 0; i < depth; i++) {
-    char name[8];
+    char name[24];
     snprintf(name, sizeof name, "w%zu", i);
     x = apply(g, "tanh", IN(apply(g, "matmul", IN(x, parameter(g, name, DIMS(8, 8), -0.5, 0.6)), ATTRS(0, 0))), NO_ATTRS);
   }
