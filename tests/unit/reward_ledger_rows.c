@@ -512,7 +512,7 @@ static void views_can_all_be_read(void **state) {
     sqlite3_finalize(one);
   }
   sqlite3_finalize(s);
-  assert_int_equal(n, 13);
+  assert_int_equal(n, 14);
   assert_int_equal(ev_ledger_exec(l, "INSERT INTO versions VALUES (1, 'a', NULL, NULL, 'given', 0), (2, 'b', 'g', 1, 'mutated', 1000), (3, 'c', 'h', 2, 'again', 2000)"), EV_OK);
   assert_int_equal(number(l, "SELECT count(*) FROM version_lineage WHERE version = 'c'"), 3);
   assert_int_equal(number(l, "SELECT steps FROM version_lineage WHERE version = 'c' AND ancestor = 'a'"), 2);
