@@ -116,8 +116,8 @@ static const char views[] =
     "  (SELECT total(e.value) FROM events e WHERE e.impression = i.number AND e.position = s.position) AS reward, i.time_ms"
     "  FROM impressions i JOIN shown s ON s.impression = i.number LEFT JOIN versions v ON v.number = i.version"
     "  LEFT JOIN agents a ON a.number = s.agent;"
-    /* the same as `evection ope` reads it */
-    "CREATE VIEW decisions AS SELECT item AS arm, position, reward, propensity, user, time_ms / 1000.0 AS time, impression AS _impression, version AS _version FROM bandit_log;"
+    /* the same as `evection ope` reads it, without slates that no policy chose */
+    "CREATE VIEW decisions AS SELECT item AS arm, position, reward, propensity, user, time_ms / 1000.0 AS time, impression AS _impression, version AS _version FROM bandit_log WHERE version IS NOT 'fallback';"
     "CREATE VIEW impressions_by_hour AS SELECT strftime('%Y-%m-%d %H:00', hour * 3600, 'unixepoch') AS hour, v.version, sum(impressions) AS impressions, hour AS hour_number FROM ("
     "  SELECT hour, version, impressions FROM impression_hours UNION ALL"
     "  SELECT time_ms / 3600000, version, 1 FROM impressions WHERE number > (SELECT impressions FROM folded)"
