@@ -79,4 +79,9 @@ void ev_bar_start(ev_bar *b, const char *what, const char *unit, bool quiet);
 void ev_bar_update(ev_bar *b, double done, double all);
 void ev_bar_end(ev_bar *b);
 
+/* Every line of the files that arguments first, first + 1, … name ('-', or none: standard input), without its newline; fn may change
+ * it. Ends with fn's first failure, or when a file is missing, before any line is taken; EV_EINTR. The bar counts megabytes. */
+typedef ev_status ev_line_fn(void *ctx, const char *file, size_t number, char *line, size_t len);
+ev_status ev_read_lines(const json_t *opts, size_t first, ev_bar *bar, ev_line_fn *fn, void *ctx);
+
 #endif

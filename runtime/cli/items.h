@@ -36,10 +36,7 @@ typedef struct putting {
   json_t *ids;           /* of the batch: id → true */
   size_t batch_rows, batch_bytes;
   size_t n_put;          /* items acknowledged */
-  uint64_t bytes_done, bytes_all; /* all: 0 = not known */
   ev_bar bar;
-  char *line;            /* getline's */
-  size_t line_cap;
 } putting;
 
 /* Puts the batch, or as much of it as comes before the first item that is refused, and says where that stood. */

@@ -3,7 +3,6 @@
  * A line is taken whole or not at all, and what came before a bad one is in the table and stays there: the message says how much
  * that is. Where a batch is refused as a whole (a value of another type than its column's), its items are put one by one, so
  * that the line at fault is found and those before it are kept. */
-#include <errno.h>
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
@@ -210,10 +209,10 @@ static ev_status take(putting *p, const char *file, size_t line, json_t *object)
   return ev_buf_append(&p->places, &(place){file, line}, sizeof(place));
 }
 
-static ev_status read_line(putting *p, const char *file, size_t number, size_t len) {
+static ev_status read_line(void *ctx, const char *file, size_t number, char *line, size_t len) {
+  putting *p = ctx;
   json_error_t error;
-  char *line = p->line;
-  while (len > 0 && (line[len - 1] == '\n' || line[len - 1] == '\r')) len--;
+  while (len > 0 && line[len - 1] == '\r') len--;
   if (len == 0) return EV_OK;
   if (len > LINE_MAX_BYTES) return ev_fail(EV_EINVAL, "%s:%zu: a line longer than %u bytes", file, number, LINE_MAX_BYTES);
   json_t *object = json_loadb(line, len, JSON_REJECT_DUPLICATES, &error);
@@ -223,44 +222,6 @@ static ev_status read_line(putting *p, const char *file, size_t number, size_t l
   p->batch_bytes += len;
   if (status == EV_OK && (ev_item_batch_n(p->batch) >= p->batch_rows || p->batch_bytes >= BATCH_MAX_BYTES)) status = cli_items_flush(p);
   return status;
-}
-
-static ev_status read_stream(putting *p, FILE *f, const char *file) {
-  for (size_t number = 1;; number++) {
-    if (ev_interrupted()) return ev_fail(EV_EINTR, "interrupted");
-    errno = 0;
-    ssize_t len = getline(&p->line, &p->line_cap, f);
-    if (len < 0 && ev_interrupted()) return ev_fail(EV_EINTR, "interrupted");
-    if (len < 0 && ferror(f)) return ev_fail_errno("%s", file);
-    if (len < 0 && !feof(f)) return ev_fail(EV_ENOMEM, "%s:%zu: out of memory", file, number);
-    if (len < 0) return EV_OK;
-    EV_TRY(read_line(p, file, number, (size_t)len));
-    p->bytes_done += (uint64_t)len;
-    if (p->bytes_all > 0) ev_bar_update(&p->bar, (double)p->bytes_done * 1e-6, (double)p->bytes_all * 1e-6);
-  }
-}
-
-static ev_status read_files(putting *p) {
-  size_t n = ev_opt_n_args(p->opts);
-  struct stat st;
-  for (size_t i = 1; i < n; i++) { /* how much there is; nothing is put when a file is missing */
-    const char *file = ev_opt_arg(p->opts, i);
-    if (strcmp(file, "-") == 0) continue;
-    if (stat(file, &st) != 0) return ev_fail_errno("%s", file);
-    if (S_ISDIR(st.st_mode)) return ev_fail(EV_EINVAL, "%s: a folder", file);
-    if (S_ISREG(st.st_mode)) p->bytes_all += (uint64_t)st.st_size;
-  }
-  if (n == 1) return read_stream(p, stdin, "standard input");
-  for (size_t i = 1; i < n; i++) {
-    const char *file = ev_opt_arg(p->opts, i);
-    bool standard = strcmp(file, "-") == 0;
-    FILE *f = standard ? stdin : fopen(file, "re");
-    if (f == NULL) return ev_fail_errno("%s", file);
-    ev_status status = read_stream(p, f, standard ? "standard input" : file);
-    if (!standard) fclose(f);
-    EV_TRY(status);
-  }
-  return EV_OK;
 }
 
 /* ---- The verb ------------------------------------------------------------------------------------------*/
@@ -309,7 +270,7 @@ static ev_status run_put(json_t *opts) {
   ev_bar_start(&p.bar, "putting", "MB", ev_opt_flag(opts, "quiet"));
   ev_status status = begin(&p);
   bool begun = status == EV_OK;
-  if (begun) status = json_object_get(opts, "data") != NULL ? cli_items_put_data(&p) : read_files(&p);
+  if (begun) status = json_object_get(opts, "data") != NULL ? cli_items_put_data(&p) : ev_read_lines(opts, 1, &p.bar, read_line, &p);
   if (status == EV_OK) {
     status = cli_items_flush(&p);
   } else if (status != EV_EINTR && p.batch != NULL && ev_item_batch_n(p.batch) > 0) { /* the good lines before a bad one */
@@ -329,7 +290,6 @@ static ev_status run_put(json_t *opts) {
   ev_item_batch_free(p.batch);
   ev_buf_free(&p.places);
   json_decref(p.ids);
-  free(p.line);
   return status;
 }
 

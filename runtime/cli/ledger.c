@@ -137,10 +137,7 @@ typedef struct importing {
   ev_ledger_lines *lines;
   size_t batch_rows, n_lines; /* lines: those that are in the ledger */
   ev_ledger_receipt sum;
-  uint64_t bytes_done, bytes_all;
-  ev_bar bar;
-  char *line; /* getline's */
-  size_t line_cap, pending;
+  size_t pending;
 } importing;
 
 static ev_status flush(importing *p) {
@@ -162,44 +159,11 @@ static ev_status flush(importing *p) {
   return EV_OK;
 }
 
-static ev_status read_stream(importing *p, FILE *f, const char *file) {
-  for (size_t at = 1;; at++) {
-    if (ev_interrupted()) return ev_fail(EV_EINTR, "interrupted");
-    errno = 0;
-    ssize_t len = getline(&p->line, &p->line_cap, f);
-    if (len < 0 && ev_interrupted()) return ev_fail(EV_EINTR, "interrupted");
-    if (len < 0 && ferror(f)) return ev_fail_errno("%s", file);
-    if (len < 0 && !feof(f)) return ev_fail(EV_ENOMEM, "%s:%zu: out of memory", file, at);
-    if (len < 0) return EV_OK;
-    p->bytes_done += (uint64_t)len;
-    if (len > 0 && p->line[len - 1] == '\n') len--;
-    EV_TRY(ev_ledger_lines_add(p->lines, p->ledger, file, at, p->line, (size_t)len));
-    p->pending++;
-    if (ev_ledger_lines_rows(p->lines) >= p->batch_rows) EV_TRY(flush(p));
-    if (p->bytes_all > 0) ev_bar_update(&p->bar, (double)p->bytes_done * 1e-6, (double)p->bytes_all * 1e-6);
-  }
-}
-
-static ev_status read_files(importing *p, const json_t *opts) {
-  struct stat st;
-  for (size_t i = 0; i < ev_opt_n_args(opts); i++) { /* nothing is taken when a file is missing */
-    const char *file = ev_opt_arg(opts, i);
-    if (strcmp(file, "-") == 0) continue;
-    if (stat(file, &st) != 0) return ev_fail_errno("%s", file);
-    if (S_ISDIR(st.st_mode)) return ev_fail(EV_EINVAL, "%s: a folder", file);
-    if (S_ISREG(st.st_mode)) p->bytes_all += (uint64_t)st.st_size;
-  }
-  if (ev_opt_n_args(opts) == 0) return read_stream(p, stdin, "standard input");
-  for (size_t i = 0; i < ev_opt_n_args(opts); i++) {
-    const char *file = ev_opt_arg(opts, i);
-    bool standard = strcmp(file, "-") == 0;
-    FILE *f = standard ? stdin : fopen(file, "re");
-    if (f == NULL) return ev_fail_errno("%s", file);
-    ev_status status = read_stream(p, f, standard ? "standard input" : file);
-    if (!standard) fclose(f);
-    EV_TRY(status);
-  }
-  return EV_OK;
+static ev_status take(void *ctx, const char *file, size_t number, char *line, size_t len) {
+  importing *p = ctx;
+  EV_TRY(ev_ledger_lines_add(p->lines, p->ledger, file, number, line, len));
+  p->pending++;
+  return ev_ledger_lines_rows(p->lines) >= p->batch_rows ? flush(p) : EV_OK;
 }
 
 static ev_status say_imported(const importing *p, const json_t *opts, double seconds) {
@@ -224,8 +188,9 @@ static ev_status run_import(json_t *opts) {
   EV_TRY(open_here(opts, true, &p.ledger));
   p.batch_rows = (size_t)rows;
   p.lines = ev_ledger_lines_new();
-  ev_bar_start(&p.bar, "importing", "MB", ev_opt_flag(opts, "quiet"));
-  ev_status status = p.lines != NULL ? read_files(&p, opts) : EV_ENOMEM;
+  ev_bar bar;
+  ev_bar_start(&bar, "importing", "MB", ev_opt_flag(opts, "quiet"));
+  ev_status status = p.lines != NULL ? ev_read_lines(opts, 0, &bar, take, &p) : EV_ENOMEM;
   if (status == EV_OK) {
     status = flush(&p);
   } else if (status == EV_EINVAL) { /* the good lines before a bad one */
@@ -235,13 +200,12 @@ static ev_status run_import(json_t *opts) {
     if (second == EV_OK) ev_fail(status, "%s (%zu lines before it are in the ledger)", said, p.n_lines);
     else status = second;
   }
-  ev_bar_end(&p.bar);
+  ev_bar_end(&bar);
   if (status == EV_OK) status = say_imported(&p, opts, (double)(ev_now_ns() - started) * 1e-9);
   else if (status == EV_EIO) ev_fail(status, "%s (%zu lines are in the ledger; the same import goes on from there)", ev_error(), p.n_lines);
   else if (status == EV_EINTR && !ev_opt_flag(opts, "quiet")) fprintf(stderr, "evection: %zu lines are in the ledger; the same import goes on from there\n", p.n_lines);
   ev_ledger_lines_free(p.lines);
   ev_ledger_close(p.ledger);
-  free(p.line);
   return status;
 }
 
