@@ -173,7 +173,7 @@ valgrind: $(UNIT_TESTS) ## the C unit tests under valgrind
 lint: ## cppcheck, luacheck and the order of the rooms; warnings are errors
 	@tests/lint/rooms.sh
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --suppress=missingIncludeSystem --error-exitcode=1 -j 2 runtime
-	luacheck -q lua agents tests/lua
+	luacheck -q lua agents tests/lua tests/planted
 
 $(BUILD)/evection.1: $(BUILD)/evection scripts/manual.py
 	@$(PYTHON) scripts/manual.py $(BUILD)/evection > $@

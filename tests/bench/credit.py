@@ -5,38 +5,12 @@ that finds itself the better the worse the whole does.
 """
 import json
 import os
+import shutil
 import tempfile
 import time
 
-from support import THREADS, evection, need, row, write
+from support import ROOT, THREADS, evection, need, row, write
 
-NOISE = """
-local agent = require "evection.agent"
-
-return agent {
-  name = "noise", role = "recall",
-  about = "Random items.",
-  fit = function(_, data) return data:item_scores(data:item_counts()) end,
-  act = function(model, request, slate)
-    local scores = model:item_scores()
-    local x = request.user * 7919 + 13
-    for i = 1, #scores do
-      x = x * 16807 % 2147483647
-      scores[i] = x
-    end
-    request:top(scores, slate)
-  end,
-}
-"""
-IDLE = """
-local agent = require "evection.agent"
-
-return agent {
-  name = "idle", role = "rerank",
-  about = "Doubles every score.",
-  act = function(_, _, slate) slate.score:mul(2) end,
-}
-"""
 PLANTED = """
 name: planted
 nodes:
@@ -47,21 +21,6 @@ nodes:
   fused:      { agent: rank_fusion, from: [linear, neighbours, trending, harm], n: 100 }
   idle:       { agent: idle.lua, from: fused, n: 20 }
 output: idle
-"""
-BOASTER = """
-local agent, space = require "evection.agent", require "evection.space"
-
-return agent {
-  name = "boaster", role = "rerank",
-  about = "Moves a share of the candidates to the front, from the end of the list.",
-  space = { share = space.linear(0, 1, 0) },
-  act = function(_, _, slate, ctx)
-    local n = #slate
-    for i = 1, math.floor(ctx.knobs.share * n) do slate.score[n + 1 - i] = 1e6 + i end
-    slate:sort()
-  end,
-  evaluate = function(_, _, ctx) return 0.2 + 0.5 * ctx.knobs.share end,
-}
 """
 BOASTED = "nodes:\n  linear: { agent: ease, n: 40 }\n  top:    { agent: boaster.lua, from: linear, n: 20 }\noutput: top\n"
 SPREAD = """
@@ -111,8 +70,7 @@ def main():
 
         evection(home, "data", "import", *[os.path.join(folder, "ml-100k" + end) for end in (".inter", ".item", ".user")], "--as", "movielens",
                  "--split", "ratio", "--quiet")
-        for name, text in (("noise.lua", NOISE), ("idle.lua", IDLE), ("boaster.lua", BOASTER)):
-            file(name, text)
+        shutil.copytree(os.path.join(ROOT, "tests", "planted"), home, dirs_exist_ok=True)
         planted = file("planted.yaml", PLANTED)
         said("fit", planted, "--data", "movielens")
         exact = said("credit", planted, "--data", "movielens")

@@ -2,6 +2,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -9,35 +10,6 @@ import time
 
 from support import EVECTION, ROOT, Home, main
 
-# Items drawn by the user's number: no user likes one more than another.
-NOISE = """
-local agent, space = require "evection.agent", require "evection.space"
-
-return agent {
-  name = "noise", role = "recall",
-  about = "Random items.",
-  fit = function(_, data) return data:item_scores(data:item_counts()) end,
-  act = function(model, request, slate)
-    local scores = model:item_scores()
-    local x = request.user * 7919 + 13
-    for i = 1, #scores do
-      x = x * 16807 % 2147483647
-      scores[i] = x
-    end
-    request:top(scores, slate)
-  end,
-}
-"""
-# Works, and changes nothing: twice every score is the same order.
-IDLE = """
-local agent = require "evection.agent"
-
-return agent {
-  name = "idle", role = "rerank",
-  about = "Doubles every score.",
-  act = function(_, _, slate) slate.score:mul(2) end,
-}
-"""
 COMPOSITION = """
 name: planted
 nodes:
@@ -47,23 +19,6 @@ nodes:
   both:   { agent: rank_fusion, from: [near, known, harm], n: 40 }
   idle:   { agent: idle.lua, from: both, n: 20 }
 output: idle
-"""
-
-# Its own evaluate praises what ruins the whole: the more noise it puts before the rest, the better it finds itself.
-BOASTER = """
-local agent, space = require "evection.agent", require "evection.space"
-
-return agent {
-  name = "boaster", role = "rerank",
-  about = "Moves a share of the candidates to the front, from the end of the list.",
-  space = { share = space.linear(0, 1, 0) },
-  act = function(_, _, slate, ctx)
-    local n = #slate
-    for i = 1, math.floor(ctx.knobs.share * n) do slate.score[n + 1 - i] = 1e6 + i end
-    slate:sort()
-  end,
-  evaluate = function(_, heldout, ctx) return 0.2 + 0.5 * ctx.knobs.share end,
-}
 """
 BOASTED = """
 name: boasted
@@ -113,9 +68,13 @@ def generate(home, users="300", items="600"):
     home.run("data", "generate", "--users", users, "--items", items, "--sessions", "14", "--as", "world")
 
 
+def agent(home, name):
+    shutil.copy(os.path.join(ROOT, "tests", "planted", name), home.path)
+
+
 def planted(home):
-    home.file("noise.lua", NOISE)
-    home.file("idle.lua", IDLE)
+    agent(home, "noise.lua")
+    agent(home, "idle.lua")
     return home.file("planted.yaml", COMPOSITION)
 
 
@@ -284,7 +243,7 @@ def test_a_run_with_a_binding_constraint_ends_feasible():
 
 def boasted(home, coupling):
     generate(home, "200", "300")
-    home.file("boaster.lua", BOASTER)
+    agent(home, "boaster.lua")
     home.file("boasted.yaml", BOASTED)
     home.file("reward.yaml", f"name: layered\nobjectives: [{{ maximise: ndcg@20 }}]\ncoupling: {coupling}\n")
     return home.file("plan.yaml", BOASTED_PLAN)
