@@ -82,6 +82,18 @@ static ev_status read_file(ev_bandit_builder *b, const char *path, const char *i
   return square(b);
 }
 
+/* The log over what was built, or what went wrong with it; frees what is of no use. */
+static ev_status finish(ev_bandit_log **out, ev_bandit_log *log, ev_bandit_builder *b, ev_status status) {
+  if (status != EV_OK) {
+    bandit_builder_free(b);
+    ev_free(log);
+    return status;
+  }
+  view(log, b);
+  *out = log;
+  return EV_OK;
+}
+
 ev_status ev_bandit_log_read(ev_bandit_log **out, const char *path, const char *items, const ev_bandit_options *o) {
   static const ev_bandit_options defaults;
   *out = NULL;
@@ -102,14 +114,7 @@ ev_status ev_bandit_log_read(ev_bandit_log **out, const char *path, const char *
     b->o = NULL, b->path = NULL; /* the caller's */
   }
   ev_map_close(&map);
-  if (status != EV_OK) {
-    bandit_builder_free(b);
-    ev_free(log);
-    return status;
-  }
-  view(log, b);
-  *out = log;
-  return EV_OK;
+  return finish(out, log, b, status);
 }
 
 /* Copies of columns that somebody else keeps. */
@@ -151,14 +156,7 @@ ev_status ev_bandit_log_of(ev_bandit_log **out, const ev_bandit_log *columns) {
   ev_bandit_log *log = ev_zalloc(1, sizeof *log);
   ev_bandit_builder *b = ev_zalloc(1, sizeof *b);
   ev_status status = log == NULL || b == NULL ? EV_ENOMEM : take(b, columns);
-  if (status != EV_OK) {
-    bandit_builder_free(b);
-    ev_free(log);
-    return status;
-  }
-  view(log, b);
-  *out = log;
-  return EV_OK;
+  return finish(out, log, b, status);
 }
 
 void ev_bandit_log_close(ev_bandit_log *log) {

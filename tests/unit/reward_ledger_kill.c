@@ -11,26 +11,11 @@
 #include <sys/wait.h>
 
 #include "ledger_world.h"
+#include "slow_disk.h"
 
 enum { CALLERS = 4, ROWS = 6 };
 
-/* ---- A slow disk, before the C library's ----------------------------------------------------------------*/
-static bool slow; /* in the child */
-
-static void dawdle(unsigned most_us) {
-  static _Thread_local ev_rng r;
-  if (!slow) return;
-  if (r.s[0] == 0) ev_rng_seed(&r, ev_now_ns(), (uint64_t)getpid());
-  usleep(ev_rng_below(&r, most_us));
-}
-
-int fdatasync(int fd) {
-  dawdle(400);
-  return fd >= 0 ? 0 : -1;
-}
-
-int fsync(int fd) { return fdatasync(fd); }
-
+/* ---- Writes in two parts ----------------------------------------------------------------------------------*/
 ssize_t pwrite64(int fd, const void *data, size_t n, off64_t offset) {
   if (slow && n > 1 && ev_now_ns() % 8 == 0) { /* SQLite writes the rest in another call */
     n = 1 + (size_t)ev_now_ns() % (n - 1);

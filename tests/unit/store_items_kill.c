@@ -12,26 +12,11 @@
 #include <sys/wait.h>
 
 #include "items_model.h"
+#include "slow_disk.h"
 
 enum { WRITERS = 4 };
 
-/* ---- A slow disk, before the C library's ----------------------------------------------------------------*/
-static bool slow; /* in the child */
-
-static void dawdle(unsigned most_us) {
-  static _Thread_local ev_rng r;
-  if (!slow) return;
-  if (r.s[0] == 0) ev_rng_seed(&r, ev_now_ns(), (uint64_t)getpid());
-  usleep(ev_rng_below(&r, most_us));
-}
-
-int fdatasync(int fd) { /* a killed process loses nothing of what it wrote: only the time matters */
-  dawdle(400);
-  return fd >= 0 ? 0 : -1;
-}
-
-int fsync(int fd) { return fdatasync(fd); }
-
+/* ---- Writes in two parts ----------------------------------------------------------------------------------*/
 ssize_t pwritev(int fd, const struct iovec *v, int n, off_t offset) {
   if (slow && v->iov_len > 1) {
     ssize_t half = pwrite(fd, v->iov_base, 1 + (size_t)ev_now_ns() % (v->iov_len - 1), offset);
