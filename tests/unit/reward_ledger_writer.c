@@ -204,7 +204,7 @@ static void a_full_queue_says_so_and_makes_callers_wait(void **state) {
   o.queue_rows = 10;
   ev_ledger_writer *w = writer("queue", &o);
   ev_ledger *other = ledger("queue");
-  assert_int_equal(ev_ledger_exec(other, "BEGIN IMMEDIATE"), EV_OK); /* nothing gets through for now */
+  assert_int_equal(ev_ledger_exec(other, "BEGIN IMMEDIATE"), EV_OK); /* the writer waits until the COMMIT below */
   int posted = 0;
   ev_status status = EV_OK;
   for (; posted < 100 && status == EV_OK; posted += status == EV_OK) {
