@@ -468,6 +468,11 @@ static bool has(const ev_ope_columns *c, ev_ope_kind kind) {
 
 static bool tuned(ev_ope_kind kind) { return kind == EV_OPE_CLIPPED_IPS || kind == EV_OPE_SWITCH_DR || kind == EV_OPE_DROS; }
 
+static void reach(double *low, double *high, double as_low, double as_high) {
+  *low = fmin(*low, as_low);
+  *high = fmax(*high, as_high);
+}
+
 static ev_status measure(ev_ope_result *out, work *k) {
   static const ev_ope_kind term_kind[N_TERMS] = {EV_OPE_DM, EV_OPE_IPS, 0, EV_OPE_CLIPPED_IPS, EV_OPE_DR, 0, EV_OPE_SWITCH_DR, EV_OPE_DROS,
       EV_OPE_MRDR, EV_OPE_DM};
@@ -494,11 +499,11 @@ static ev_status measure(ev_ope_result *out, work *k) {
     if (has(c, e)) EV_TRY(estimate(k, &out->at[e], e, means));
     else out->at[e] = (ev_ope_estimate){NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN};
   }
-  for (int e = 0; e < EV_OPE_KINDS; e++) { /* what a parameter saves in variance it may cost in bias: the interval reaches as far as without it */
+  for (int e = 0; e < EV_OPE_KINDS; e++) { /* what a parameter saves in variance it may cost in bias: intervals reach as far as without it */
     const ev_ope_estimate *whole = &out->at[e == EV_OPE_CLIPPED_IPS ? EV_OPE_IPS : EV_OPE_DR];
-    if (k->o.n_bootstrap == 0 || !tuned(e) || !has(c, e)) continue;
-    out->at[e].low = fmin(out->at[e].low, whole->low);
-    out->at[e].high = fmax(out->at[e].high, whole->high);
+    if (!tuned(e) || !has(c, e)) continue;
+    if (k->o.n_bootstrap > 0) reach(&out->at[e].low, &out->at[e].high, whole->low, whole->high);
+    if (!isnan(out->at[e].bernstein_low)) reach(&out->at[e].bernstein_low, &out->at[e].bernstein_high, whole->bernstein_low, whole->bernstein_high);
   }
   return EV_OK;
 }

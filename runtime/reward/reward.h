@@ -424,7 +424,7 @@ typedef struct ev_ope_estimate {
   double value;                         /* NaN, and all others: not estimated, for want of q̂ */
   double standard_error;                /* of the mean; delta method for snips and sndr; with a fit, dm, switch_dr and dros count what a row did to q̂ */
   double low, high;                     /* percentile bootstrap over rows or clusters, likewise, the parameter as it is; with one, at least as far as ips's or dr's, for its bias. n_bootstrap 0: value */
-  double bernstein_low, bernstein_high; /* empirical Bernstein (Maurer and Pontil 2009), which takes rows as independent, of what the estimator estimates with this q̂: its bias is not in it. NaN with a fit where nothing but the model is left (dm; τ or λ 0) */
+  double bernstein_low, bernstein_high; /* empirical Bernstein (Maurer and Pontil 2009), which takes rows as independent, of what the estimator estimates with this q̂, whose bias is not in it; a parameter's is, as above. NaN with a fit where nothing but the model is left (dm; τ or λ 0) */
   double parameter;                     /* c, τ or λ that was used; NaN: it has none. Infinite: none is needed */
   double changed;                       /* share of the rows whose weight it changed */
 } ev_ope_estimate;

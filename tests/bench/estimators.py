@@ -2,9 +2,9 @@
 
 Shares are of 1,000 replications, with their 95 % Monte-Carlo interval (Wilson). Off-policy estimates: 500 users, 20 items, softmax
 policies of the same noisy scores, the evaluated one far sharper than the logged one; the reward model is a logistic regression on that score, fitted on
-the log itself. "Bernstein" covers what the estimator estimates, which for dm, clipped_ips, switch_dr and dros is not the truth. "At all times" is
-at every one of the events at once; "normal" is the textbook interval of a fixed number of events, looked at from the 100th on. A/A: two arms with the same slates, a canary and the textbook test of two
-proportions (one-sided, 5 %) looked at after every event; A/B: the challenger shows items of more appeal. BENCH_REPLICATIONS.
+the log itself. "At all times" is at every one of the events at once; "normal" is the textbook interval of a fixed number of events,
+looked at from the 100th on. A/A: two arms with the same slates, a canary and the textbook test of two proportions (one-sided, 5 %)
+looked at after every event; A/B: the challenger shows items of more appeal. BENCH_REPLICATIONS.
 """
 import json
 import os

@@ -356,9 +356,10 @@ def estimates(log, policy, q=None, mrdr_q=None, resamples=0, seed=1, confidence=
                 e["bernstein_low"], e["bernstein_high"] = bernstein(x, span, confidence)
             both = interval(lambda i, y=y: y[i].mean())
         e["low"], e["high"] = both if both is not None else (e["value"], e["value"])
-    for kind, whole in (("clipped_ips", "ips"), ("switch_dr", "dr"), ("dros", "dr")) if resamples else ():
-        if kind in out:
-            out[kind]["low"], out[kind]["high"] = min(out[kind]["low"], out[whole]["low"]), max(out[kind]["high"], out[whole]["high"])
+    for kind, whole in (("clipped_ips", "ips"), ("switch_dr", "dr"), ("dros", "dr")):
+        for a, b in (("low", "high"), ("bernstein_low", "bernstein_high")) if kind in out else ():
+            if a in out[kind] and (resamples or a != "low"):
+                out[kind][a], out[kind][b] = min(out[kind][a], out[whole][a]), max(out[kind][b], out[whole][b])
     return out
 
 
