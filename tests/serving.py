@@ -26,7 +26,7 @@ def until(test, what, seconds=10, pause=0.01):
         result = test()
         if result:
             return result
-        assert time.monotonic() < end, f"waited in vain for {what}"
+        assert time.monotonic() < end, f"waited in vain for {what() if callable(what) else what}"
         time.sleep(pause)
 
 

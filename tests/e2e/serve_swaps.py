@@ -85,6 +85,7 @@ def test_a_hundred_swaps_by_file_and_by_name_fail_no_request_and_mix_no_version(
                 assert s.slate("u1")["version"] == d["version"], "a version is in service when its publishing is answered"
                 status, d = s.publish(composition)  # back to the file that is edited
                 assert status == 200, (status, d)
+                seen.append(d["version"])
             explained.end()
             result = all_good(traffic.end(stop=True), 200)
             assert result["degraded"] == 0 and result["fallback"] == 0, (result["degraded"], result["fallback"])
