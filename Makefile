@@ -155,6 +155,12 @@ $(BUILD)/bench/ledger_ingest: tests/bench/ledger_ingest.c $(call below,reward)
 	$(Q)$(CC) $(CFLAGS) $(pkg_cflags) -Iruntime -o $@ $< $(call below,reward) $(LDFLAGS) $(pkg_libs) -lm -ldl
 bench-ledger: $(BUILD)/bench/ledger_ingest ## rows into the ledger, against raw batched SQLite inserts
 
+$(BUILD)/bench/asks: tests/bench/asks.c $(call below,script)
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS) $(pkg_cflags) -Iruntime -o $@ $< $(call below,script) $(LDFLAGS) $(pkg_libs) -lm -ldl
+bench-asks: $(BUILD)/bench/asks ## requests/s of one core for a composition (COMPOSITION=… DATA=…; else a few on a generated world)
+
 bench-%: build
 	@mkdir -p $(BUILD)/bench
 	@EVECTION=$(BUILD)/evection $(PYTHON) tests/bench/$*.py

@@ -126,6 +126,8 @@ typedef struct ev_lrequest {
 } ev_lrequest;
 ev_lrequest *ev_lua_request(lua_State *L, int arg);
 ev_requests ev_lua_one(const ev_lrequest *q); /* the row alone, borrowed */
+ev_lrequest *ev_lua_new_request(lua_State *L); /* pushed, of nobody */
+uint64_t ev_lua_batch_serial(void);            /* of a batch that no model has seen */
 
 typedef struct ev_lmodel {
   ev_model *model; /* owned */
@@ -140,6 +142,9 @@ void ev_lua_push_model(lua_State *L, ev_model *m); /* takes m, also when it rais
 /* JSON text ↔ values; arrays decoded from JSON carry a mark, so that [] stays []. */
 ev_status ev_lua_json_encode(lua_State *L, int index, ev_buf *out);
 ev_status ev_lua_json_decode(lua_State *L, const char *text, size_t len); /* pushes the value */
+
+ev_status ev_json_text(const char *s, size_t len, ev_buf *out); /* quoted; EV_EINVAL: not UTF-8 */
+ev_status ev_json_number(double x, ev_buf *out);                /* the shortest that reads back the same; not finite: null */
 
 /* Each adds its functions to the table on top of the stack. */
 void ev_bind_base(lua_State *L);
@@ -162,6 +167,8 @@ void ev_bind_graph(lua_State *L);
 void ev_bind_tensor(lua_State *L);
 void ev_bind_train(lua_State *L);
 void ev_bind_pareto(lua_State *L);
+void ev_bind_step(lua_State *L);
+void ev_bind_asks(lua_State *L);
 void ev_bind_batches(lua_State *L); /* after data, models and graphs: it gives them methods */
 
 #endif

@@ -37,20 +37,24 @@ static void batch_free(ev_lbatch *b) {
   *b = (ev_lbatch){0};
 }
 
-static ev_status batch_alloc(ev_lbatch *b, size_t n, size_t n_history, size_t n_seen) {
+uint64_t ev_lua_batch_serial(void) {
   static uint64_t serials;
+  return ++serials;
+}
+
+static ev_status batch_alloc(ev_lbatch *b, size_t n, size_t n_history, size_t n_seen) {
   b->user = ev_alloc(n, sizeof *b->user);
   b->history_ptr = ev_zalloc(n + 1, sizeof *b->history_ptr);
   b->seen_ptr = ev_zalloc(n + 1, sizeof *b->seen_ptr);
   b->history = ev_alloc(n_history, sizeof *b->history);
   b->seen = ev_alloc(n_seen, sizeof *b->seen);
   if (b->user == NULL || b->history_ptr == NULL || b->seen_ptr == NULL || b->history == NULL || b->seen == NULL) return EV_ENOMEM;
-  b->serial = ++serials;
+  b->serial = ev_lua_batch_serial();
   b->r = (ev_requests){n, b->user, b->history_ptr, b->history, b->seen_ptr, b->seen};
   return EV_OK;
 }
 
-static ev_lrequest *new_request(lua_State *L) {
+ev_lrequest *ev_lua_new_request(lua_State *L) {
   ev_lrequest *q = lua_newuserdata(L, sizeof *q);
   *q = (ev_lrequest){.n = 100};
   luaL_getmetatable(L, EV_REQUEST);
@@ -70,7 +74,7 @@ static int requests_of(lua_State *L) {
     total += m->ptr[u + 1] - m->ptr[u];
     lua_pop(L, 1);
   }
-  ev_lrequest *q = new_request(L);
+  ev_lrequest *q = ev_lua_new_request(L);
   ev_lbatch *b = &q->batch;
   b->n_users = m->n_rows;
   b->n_items = m->n_cols;
@@ -111,7 +115,7 @@ static int request_of(lua_State *L) {
   size_t n_users = ev_snapshot_n_users(s), n_items = ev_snapshot_n_items(s);
   uint32_t user = lua_isnil(L, 2) ? EV_NONE : (uint32_t)ev_lua_integer(L, 2, 0, (int64_t)n_users - 1);
   size_t n_history = lua_objlen(L, 3), n_seen = lua_objlen(L, 4);
-  ev_lrequest *q = new_request(L);
+  ev_lrequest *q = ev_lua_new_request(L);
   ev_lbatch *b = &q->batch;
   b->n_users = n_users;
   b->n_items = n_items;
