@@ -162,6 +162,7 @@ void ev_bind_graph(lua_State *L);
 void ev_bind_tensor(lua_State *L);
 void ev_bind_train(lua_State *L);
 void ev_bind_pareto(lua_State *L);
+void ev_bind_process(lua_State *L);
 void ev_bind_batches(lua_State *L); /* after data, models and graphs: it gives them methods */
 
 #endif
