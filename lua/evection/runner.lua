@@ -274,34 +274,53 @@ local function arms_options(spec, sizes, knobs, seed)
 end
 
 -- A state is carried from one version to the next by the agent's name, its own and its shape.
-local function arms_path(folder, node, name, o)
+local function arms_file(node, name, o)
   local shape = ("%s.%d.%d.%s%s"):format(o.kind, o.n or 1, o.n_dims or 0, o.window or "w", o.diagonal and ".diagonal" or "")
-  return ("%s/%s.%s.%s.arms"):format(folder, node.agent.name, name, shape)
+  return ("%s.%s.%s.arms"):format(node.agent.name, name, shape)
+end
+
+function runner.state_folder(w) return ("%s/state/%s"):format(native.home, w.hash:sub(1, 16)) end
+
+-- states(world, nodes, seed) → what the agents of these nodes keep, sorted: { node, agent, name, path, options | n }: of native.arms, or how
+-- many numbers. Nothing is opened.
+function runner.states(w, nodes, seed)
+  local sizes, list = { items = w.snapshot:n_items(), users = w.snapshot:n_users() }, {}
+  for _, node in ipairs(nodes) do
+    for name, size in pairs(node.agent.state or {}) do
+      local s = { node = node, agent = node.agent.name, name = name }
+      if type(size) == "table" then
+        s.options = arms_options(size, sizes, node.knobs, seed)
+        s.file = arms_file(node, name, s.options)
+      else
+        s.n = sizes[size] or size
+        s.file = ("%s.%s.%d.f64"):format(s.agent, name, s.n)
+      end
+      s.path = ("%s/%s"):format(runner.state_folder(w), s.file)
+      list[#list + 1] = s
+    end
+  end
+  table.sort(list, function(a, b) return a.file < b.file end)
+  return list
+end
+
+-- The state itself; path nil: this process's own.
+function runner.open_one(s, path)
+  if s.options then return native.arms(path, s.options) end
+  return native.state(path, s.n)
 end
 
 -- The agents' learning state: arrays shared by all processes, kept by agent and name, whatever the version.
 -- With `where` "memory" they are this process's own and end with it: a simulator's.
 function Runner:open_state(where)
-  local folder = ("%s/state/%s"):format(native.home, self.world.hash:sub(1, 16))
   local kept = where ~= "memory"
-  if kept then native.mkdirs(folder) end
-  local sizes = { items = self.world.snapshot:n_items(), users = self.world.snapshot:n_users() }
+  if kept then native.mkdirs(runner.state_folder(self.world)) end
   for _, node in ipairs(self.list) do
-    if next(node.agent.state) then
-      node.ctx.state = {}
-      for name, size in pairs(node.agent.state) do
-        if type(size) == "table" then
-          local options = arms_options(size, sizes, node.knobs, self.seed)
-          local path = kept and arms_path(folder, node, name, options) or nil
-          node.ctx.state[name] = native.arms(path, options)
-          if path then self.snapshots[#self.snapshots + 1] = { state = node.ctx.state[name], path = path .. ".snapshot" } end
-        else
-          local n = sizes[size] or size
-          local path = kept and ("%s/%s.%s.%d.f64"):format(folder, node.agent.name, name, n) or nil
-          node.ctx.state[name] = native.state(path, n)
-        end
-      end
-    end
+    if next(node.agent.state) then node.ctx.state = {} end
+  end
+  for _, s in ipairs(runner.states(self.world, self.list, self.seed)) do
+    local state = runner.open_one(s, kept and s.path or nil)
+    s.node.ctx.state[s.name] = state
+    if kept and s.options then self.snapshots[#self.snapshots + 1] = { state = state, path = s.path .. ".snapshot" } end
   end
 end
 

@@ -590,6 +590,10 @@ size_t ev_arms_slot_size(const ev_arms *a);            /* doubles */
 /* (slot_size) of slot i: counts: n, Σ r, Σ r², tick; linear, logistic: updates, steps since λ was restored, 0, 0, θ (d), b (d), A⁻¹ (d, d) or (d);
  * weights: updates, log-weights; policy: updates, baseline, 0, 0, θ; cma: generation, σ, … (arms_cma.c). Counts are those of now. */
 ev_status ev_arms_read(ev_arms *a, uint32_t i, double *out);
+/* Slot i becomes these numbers, whatever it was: how a state is carried over to another shape. Of counts the tick is now. EV_EINVAL: no such
+ * slot, or numbers that no slot can have. */
+ev_status ev_arms_write(ev_arms *a, uint32_t i, const double *slot);
+size_t ev_arms_slots(const ev_arms *a);                /* n; of weights 1 */
 typedef struct ev_arms_stats {
   uint64_t updates, decisions, shown, rewarded, late; /* late: rewards of what is no longer remembered */
   uint64_t repaired;                                  /* locks taken over from the dead */

@@ -169,6 +169,7 @@ void ev_bind_train(lua_State *L);
 void ev_bind_pareto(lua_State *L);
 void ev_bind_step(lua_State *L);
 void ev_bind_asks(lua_State *L);
+void ev_bind_process(lua_State *L);
 void ev_bind_batches(lua_State *L); /* after data, models and graphs: it gives them methods */
 
 #endif

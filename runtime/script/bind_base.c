@@ -217,7 +217,7 @@ static int absolute_path(lua_State *L) { /* the same file, whatever the current 
 }
 
 static int remove_file(lua_State *L) {
-  lua_pushboolean(L, unlink(luaL_checkstring(L, 1)) == 0);
+  lua_pushboolean(L, remove(luaL_checkstring(L, 1)) == 0); /* or an empty folder */
   return 1;
 }
 

@@ -134,8 +134,8 @@ void bell_hush(int fd);    /* reads what was rung */
 
 /* ---- Teams ---------------------------------------------------------------------------------------------------
  * A team's process stages, loads and warms one version, then forks workers of that state: a new one costs a fork. It tells the
- * supervisor over `report` (one JSON document a message): {"phase": "probing"} while scripts answer their first requests, then
- * {"ready": {"version", "recalls", "files", "composition", …}} or {"error": "…"}; and takes {"workers": n}. Neither returns. */
+ * supervisor over `report` (one JSON document a message): {"ready": {"version", "recalls", "files", "composition", …}} or {"error",
+ * "status"}; takes {"workers": n}, and says {"working": n} when they are there. Neither returns. */
 _Noreturn void team_run(const ev_serve_options *o, board *b, const bells *bell, uint32_t team, const char *args, int report);
 _Noreturn void worker_run(ev_host *h, board *b, const bells *bell, uint32_t at, uint64_t asked_ns); /* asked_ns: when the one before was found dead; 0: none was */
 void process_begin(const char *name, pid_t parent, bool ignore_interrupts); /* of a child: dies with its parent, default signals, a name in ps */

@@ -183,10 +183,7 @@ static ev_status load(team *t, const ev_serve_options *o, const char *args, json
   ev_host_options ho = {.home = o->home, .max_heap_bytes = (size_t)o->heap_mb << 20};
   int probing_ms = 20 * o->deadline_ms < 3000 ? 3000 : 20 * o->deadline_ms;
   EV_TRY(ev_host_new(&t->host, &ho));
-  EV_TRY(step(t->host, "prepare", args, 0, said));
-  say(t->report, json_pack("{s:s}", "phase", "probing"));
-  EV_TRY(step(t->host, "probe", args, probing_ms, said));
-  EV_TRY(step(t->host, "judge", args, 0, said));
+  EV_TRY(step(t->host, "run", args, 0, said)); /* it watches over its own probes */
   const char *composition = json_string_value(json_object_get(*said, "composition"));
   json_t *serving = json_pack("{s:s, s:s, s:I}", "composition", composition != NULL ? composition : "", "data", o->data, "seed", (json_int_t)o->seed);
   char *text = serving != NULL ? json_dumps(serving, 0) : NULL;

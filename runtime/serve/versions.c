@@ -216,8 +216,9 @@ ev_status versions_stage(supervisor *s, const char *source, const char *then, co
   m->options = json_incref(json_object_get(command, "options"));
   json_t *gate = json_object_get(command, "gate");
   json_t *own = gate == NULL && s->o->gate != NULL ? json_loads(s->o->gate, 0, NULL) : NULL;
-  json_t *args = json_pack("{s:s, s:s, s:I, s:i, s:b}", "composition", source, "data", s->o->data, "seed", (json_int_t)s->o->seed, "deadline_ms",
-                           s->o->deadline_ms, "drop_state", json_is_true(json_object_get(command, "drop_state")));
+  int patience_ms = 20 * s->o->deadline_ms < 2000 ? 2000 : 20 * s->o->deadline_ms; /* for the first slate of all */
+  json_t *args = json_pack("{s:s, s:s, s:I, s:i, s:i, s:b}", "composition", source, "data", s->o->data, "seed", (json_int_t)s->o->seed, "deadline_ms",
+                           s->o->deadline_ms, "watchdog_ms", patience_ms, "drop_state", json_is_true(json_object_get(command, "drop_state")));
   if (args == NULL) return ev_fail(EV_ENOMEM, "out of memory");
   if (champion != NULL) json_object_set_new(args, "champion", json_string(champion->version));
   if (gate != NULL || own != NULL) json_object_set(args, "gate", gate != NULL ? gate : own);
