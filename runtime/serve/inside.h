@@ -221,6 +221,7 @@ typedef struct supervisor {
   member members[TEAMS_MAX];
   char source[4096];     /* of the version that follows edits */
   uint64_t edited_ns, stop_ns, started_ns;
+  json_t *pending;       /* commands that wait for a team's place */
   unsigned quick_deaths; /* of front or writer, shortly after one another */
   bool stopping, told, failed;
 } supervisor;
@@ -228,9 +229,23 @@ typedef struct supervisor {
 ev_status versions_stage(supervisor *s, const char *source, const char *then, const json_t *command, json_int_t ticket, const char *reason);
 void versions_heard(supervisor *s, member *m);       /* its report is readable */
 void versions_ended(supervisor *s, member *m, int how); /* its process has ended */
-void versions_command(supervisor *s, json_t *command); /* from the front; takes it */
 void versions_strikes(supervisor *s);                /* quarantines what has too many */
 void versions_edited(supervisor *s);
+extern const char *const member_state_names[];
+member *member_in(supervisor *s, member_state state);                 /* the first one, or NULL */
+member *member_of(supervisor *s, const char *version);                /* that is loaded; version: its name, or at least 6 bytes of its beginning */
+json_t *member_describe(const member *m);
+void member_order(member *m, int n_workers);
+void member_carry_out(supervisor *s, member *m);     /* what `then` says; its workers are there */
+void member_publish(supervisor *s, member *m, const char *action, const char *reason, const json_t *evidence);
+void canary_stop(supervisor *s, member *m, const char *reason, const json_t *evidence);
+void version_path(const supervisor *s, char out[4096], const char *name, const char *suffix);
+bool version_quarantined(const supervisor *s, const char *version);
+void control_reply(supervisor *s, json_int_t ticket, int code, json_t *body); /* takes it; ticket -1: nobody asked */
+void control_refuse(supervisor *s, json_int_t ticket, int code, const char *why);
+/* commands.c */
+void versions_command(supervisor *s, json_t *command); /* from the front; takes it */
+void versions_pending(supervisor *s);                /* a team's place is free: what waits for one */
 void control_tell(supervisor *s, json_t *message);   /* to the front; takes it */
 
 /* ---- Users --------------------------------------------------------------------------------------------------
@@ -392,7 +407,7 @@ typedef struct parsed_events {
 ev_status events_parse(parsed_events *out, const char *body, size_t len, const catalog *c);
 void events_free(parsed_events *e);
 typedef void events_form_fn(call *c, size_t n, size_t n_new, size_t n_expired);
-scribe_done_fn events_kept; /* ctx: the thread */
+void events_kept(void *ctx, void *ticket, ev_status status, const char *error, const ev_ledger_receipt *receipt); /* ctx: the thread */
 void events_take(call *c, parsed_events *e, bool queued, events_form_fn *form); /* takes *e; queued: answered once they are in the ring */
 
 /* Routes. Each handler finds what is behind its prefix in c->rest. */

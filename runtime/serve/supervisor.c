@@ -131,6 +131,7 @@ static int wait_ms(const supervisor *s) {
   uint64_t now = ev_now_ns(), next = UINT64_MAX;
   if (s->edited_ns != 0) next = s->edited_ns + (uint64_t)DEBOUNCE_MS * 1000000;
   if (s->stopping && s->stop_ns < next) next = s->stop_ns;
+  if (s->pending != NULL && now + 20000000 < next) next = now + 20000000;
   if (next == UINT64_MAX) return -1;
   return next <= now ? 0 : (int)((next - now) / 1000000) + 1;
 }
@@ -163,6 +164,7 @@ static ev_status loop(supervisor *s) {
       }
     }
     EV_TRY(reap(s));
+    if (s->pending != NULL && !s->stopping) versions_pending(s);
     versions_strikes(s);
     if (reload && !s->stopping) {
       notify_system("RELOADING=1");
@@ -198,6 +200,9 @@ static ev_status add_fd(const supervisor *s, int fd) {
 static ev_status open_all(supervisor *s, const sigset_t *signals) {
   const ev_serve_options *o = s->o;
   int done[THREADS_MAX + 1];
+  guard *g;
+  EV_TRY(guard_open(&g, o->tokens, o->rate_per_s, o->burst)); /* what is wrong there is said before anything runs */
+  guard_close(g);
   EV_TRY(sockets_open(&s->sockets, o));
   EV_TRY(privileges_drop(o));
   EV_TRY(ev_snapshot_open(&s->snapshot, o->snapshot_path));
@@ -232,6 +237,7 @@ static void end_all(supervisor *s) {
     json_decref(s->members[i].options);
     json_decref(s->members[i].said);
   }
+  json_decref(s->pending);
   if (s->control >= 0) close(s->control);
   if (s->epoll >= 0) close(s->epoll);
   if (s->signals >= 0) close(s->signals);

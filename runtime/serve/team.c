@@ -1,6 +1,6 @@
 /* team.c - the process of one version: stages, loads and warms it, then forks its workers and replaces those that end.
  *
- * After it has said "ready" it runs no Lua any more: it is the warm spare itself, and a worker costs a fork. */
+ * Staging is done by a process beside, which ends with it. After it has said "ready" the team runs no Lua any more: it is the warm spare itself, and a worker costs a fork. */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -163,34 +163,76 @@ static void set_alarm(int ms) { /* ends the process, unless it is done by then; 
   setitimer(ITIMER_REAL, &timer, NULL);
 }
 
-/* Calls a step of evection.stage; its result replaces *said. */
-static ev_status step(ev_host *h, const char *fn, const char *args, int limit_ms, json_t **said) {
-  ev_buf out = {0};
-  if (limit_ms > 0) set_alarm(limit_ms);
-  ev_status status = strcmp(fn, "serve") == 0 ? ev_host_serve(h, args, &out) : ev_host_call(h, "evection.stage", fn, args, &out);
-  if (limit_ms > 0) set_alarm(0);
-  if (status == EV_OK) {
-    json_t *got = json_loadb(out.data != NULL ? out.data : "{}", out.len > 0 ? out.len : 2, JSON_DECODE_ANY, NULL);
-    if (json_is_object(got) && *said != NULL) json_object_update(*said, got);
-    else if (json_is_object(got)) *said = json_incref(got);
-    json_decref(got);
+/* Staging may fit for hours and is in no hurry: a process of its own does it, behind the ones that serve, and leaves its memory with
+ * it. What it found, or {"error", "status"}, comes through a pipe. */
+static _Noreturn void stage(const ev_serve_options *o, const char *args, int out) {
+  ev_host_options ho = {.home = o->home, .max_heap_bytes = (size_t)o->heap_mb << 20};
+  ev_host *h;
+  ev_buf said = {0};
+  if (nice(10) < 0) ev_log(EV_LOG_DEBUG, "nice: %s", strerror(errno));
+  ev_status status = ev_host_new(&h, &ho);
+  if (status == EV_OK) status = ev_host_call(h, "evection.stage", "run", args, &said);
+  json_t *failed = status != EV_OK ? json_pack("{s:s, s:i}", "error", ev_error(), "status", (int)status) : NULL;
+  char *text = failed != NULL ? json_dumps(failed, 0) : said.data;
+  size_t len = text != NULL ? strlen(text) : 0;
+  for (size_t at = 0; at < len;) {
+    ssize_t n = write(out, text + at, len - at);
+    if (n < 0 && errno != EINTR) _exit(1);
+    if (n > 0) at += (size_t)n;
   }
-  ev_buf_free(&out);
-  return status;
+  _exit(0);
+}
+
+static ev_status stage_apart(team *t, const ev_serve_options *o, const char *args, json_t **said) {
+  int ends[2], how = 0;
+  ev_buf text = {0};
+  if (pipe(ends) != 0) return ev_fail_errno("pipe");
+  pid_t parent = getpid(), pid = fork();
+  if (pid == 0) {
+    close(ends[0]);
+    close(t->report);
+    process_begin("ev-stage", parent, true);
+    stage(o, args, ends[1]);
+  }
+  close(ends[1]);
+  ev_status status = pid > 0 ? EV_OK : ev_fail_errno("cannot stage");
+  while (status == EV_OK) {
+    char some[4096];
+    ssize_t n = read(ends[0], some, sizeof some);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) break;
+    status = ev_buf_append(&text, some, (size_t)n);
+  }
+  close(ends[0]);
+  while (pid > 0 && waitpid(pid, &how, 0) < 0 && errno == EINTR) continue;
+  *said = status == EV_OK && text.len > 0 ? json_loadb(text.data, text.len, 0, NULL) : NULL;
+  ev_buf_free(&text);
+  if (status != EV_OK) return status;
+  if (WIFSIGNALED(how) && WTERMSIG(how) == SIGALRM) return ev_fail(EV_ESCRIPT, "the new version made no slate in time");
+  if (WIFSIGNALED(how)) return ev_fail(EV_ESCRIPT, "the new version's staging died: %s", strsignal(WTERMSIG(how)));
+  const char *error = json_string_value(json_object_get(*said, "error"));
+  if (error != NULL) return ev_fail((ev_status)json_integer_value(json_object_get(*said, "status")), "%s", error);
+  return *said != NULL ? EV_OK : ev_fail(EV_EIO, "staging said nothing");
 }
 
 static ev_status load(team *t, const ev_serve_options *o, const char *args, json_t **said) {
   ev_host_options ho = {.home = o->home, .max_heap_bytes = (size_t)o->heap_mb << 20};
-  int probing_ms = 20 * o->deadline_ms < 3000 ? 3000 : 20 * o->deadline_ms;
-  EV_TRY(ev_host_new(&t->host, &ho));
-  EV_TRY(step(t->host, "run", args, 0, said)); /* it watches over its own probes */
+  ev_buf out = {0};
+  EV_TRY(stage_apart(t, o, args, said));
   const char *composition = json_string_value(json_object_get(*said, "composition"));
   json_t *serving = json_pack("{s:s, s:s, s:I}", "composition", composition != NULL ? composition : "", "data", o->data, "seed", (json_int_t)o->seed);
   char *text = serving != NULL ? json_dumps(serving, 0) : NULL;
   json_decref(serving);
   if (text == NULL) return EV_ENOMEM;
-  ev_status status = step(t->host, "serve", text, probing_ms, said);
+  set_alarm(20 * o->deadline_ms < 5000 ? 5000 : 20 * o->deadline_ms); /* it is mapped and warmed: its first slates were made */
+  ev_status status = ev_host_new(&t->host, &ho);
+  if (status == EV_OK) status = ev_host_serve(t->host, text, &out);
+  set_alarm(0);
   free(text);
+  json_t *got = status == EV_OK ? json_loadb(out.data, out.len, 0, NULL) : NULL;
+  json_object_set(*said, "recalls", json_object_get(got, "recalls"));
+  json_decref(got);
+  ev_buf_free(&out);
   return status;
 }
 

@@ -4,7 +4,6 @@
  *                                              → canary: challenger, until it is promoted or rolled back
  * Rolling back to the reserve changes one number on the board. What was done is written to the ledger, and the champion's name to
  * home/versions/DATA.champion: a start whose composition cannot be loaded serves that one. */
-#include <dirent.h>
 #include <errno.h>
 #include <math.h>
 #include <signal.h>
@@ -21,17 +20,17 @@
 #define LISTED_MAX 100
 #define MESSAGE_MAX (1u << 20)
 
-static const char *const state_names[] = {"", "staging", "staged", "champion", "challenger", "reserve", "leaving"};
+const char *const member_state_names[] = {"", "staging", "staged", "champion", "challenger", "reserve", "leaving"};
 
 static uint32_t index_of(const supervisor *s, const member *m) { return (uint32_t)(m - s->members); }
 
-static member *in_state(supervisor *s, member_state state) {
+member *member_in(supervisor *s, member_state state) {
   for (size_t i = 0; i < TEAMS_MAX; i++)
     if (s->members[i].state == state) return &s->members[i];
   return NULL;
 }
 
-static member *by_version(supervisor *s, const char *version) { /* a whole name, or its beginning (at least 6) */
+member *member_of(supervisor *s, const char *version) { /* a whole name, or its beginning (at least 6) */
   size_t n = version != NULL ? strlen(version) : 0;
   for (size_t i = 0; i < TEAMS_MAX && n >= 6; i++) {
     member *m = &s->members[i];
@@ -49,12 +48,12 @@ void control_tell(supervisor *s, json_t *message) {
   free(text);
 }
 
-static void reply(supervisor *s, json_int_t ticket, int code, json_t *body) {
+void control_reply(supervisor *s, json_int_t ticket, int code, json_t *body) {
   if (ticket < 0) json_decref(body);
   else control_tell(s, json_pack("{s:I, s:i, s:o}", "ticket", ticket, "code", code, "body", body != NULL ? body : json_object()));
 }
 
-static void refuse(supervisor *s, json_int_t ticket, int code, const char *why) { reply(s, ticket, code, json_pack("{s:s}", "error", why)); }
+void control_refuse(supervisor *s, json_int_t ticket, int code, const char *why) { control_reply(s, ticket, code, json_pack("{s:s}", "error", why)); }
 
 static void record(supervisor *s, const member *m, const member *against, const char *action, const char *reason, const json_t *evidence, double share,
                    bool ends_canary) {
@@ -65,13 +64,13 @@ static void record(supervisor *s, const member *m, const member *against, const 
 }
 
 /* ---- Files beside ----------------------------------------------------------------------------------------*/
-static void path_of(const supervisor *s, char out[4096], const char *name, const char *suffix) {
+void version_path(const supervisor *s, char out[4096], const char *name, const char *suffix) {
   snprintf(out, 4096, "%s/versions/%s%s", s->o->home, name, suffix);
 }
 
-static bool quarantined(const supervisor *s, const char *version) {
+bool version_quarantined(const supervisor *s, const char *version) {
   char path[4096];
-  path_of(s, path, version, "/quarantined");
+  version_path(s, path, version, "/quarantined");
   return ev_file_exists(path);
 }
 
@@ -88,18 +87,18 @@ static void keep_file(const char *path, const char *text) {
 
 static void keep_champion(const supervisor *s, const member *m) {
   char path[4096];
-  path_of(s, path, s->o->data, ".champion");
+  version_path(s, path, s->o->data, ".champion");
   keep_file(path, m->version);
 }
 
 static bool kept_champion(const supervisor *s, char version[65]) {
   char path[4096];
   ev_buf text = {0};
-  path_of(s, path, s->o->data, ".champion");
+  version_path(s, path, s->o->data, ".champion");
   bool there = ev_file_exists(path) && ev_file_read(&text, path, 64) == EV_OK && text.len > 0;
   if (there) snprintf(version, 65, "%s", text.data);
   ev_buf_free(&text);
-  return there && !quarantined(s, version);
+  return there && !version_quarantined(s, version);
 }
 
 static void canary_file(const supervisor *s, char path[4096], const char *suffix) { snprintf(path, 4096, "%s/canary.%s", s->o->home, suffix); }
@@ -148,7 +147,7 @@ static member *free_place(supervisor *s) {
   return NULL;
 }
 
-static void order(member *m, int n) {
+void member_order(member *m, int n) {
   char text[64];
   snprintf(text, sizeof text, "{\"workers\":%d}", n);
   if (send(m->report, text, strlen(text), MSG_NOSIGNAL) < 0) ev_log(EV_LOG_ERROR, "version %.12s: %s", m->version, strerror(errno));
@@ -196,13 +195,13 @@ static ev_status start_team(supervisor *s, member *m, const json_t *args) {
 }
 
 ev_status versions_stage(supervisor *s, const char *source, const char *then, const json_t *command, json_int_t ticket, const char *reason) {
-  member *m = NULL, *champion = in_state(s, MEMBER_CHAMPION);
-  bool of_file = by_version(s, source) == NULL && strlen(source) != 64;
+  member *m = NULL, *champion = member_in(s, MEMBER_CHAMPION);
+  bool of_file = member_of(s, source) == NULL && strlen(source) != 64;
   for (size_t i = 0; i < TEAMS_MAX; i++) /* an edit while the last one is loaded: start again */
     if (ticket < 0 && s->members[i].state == MEMBER_STAGING && s->members[i].ticket < 0 && strcmp(s->members[i].source, source) == 0) retire(s, &s->members[i]);
   m = free_place(s);
   if (m == NULL) {
-    retire(s, in_state(s, MEMBER_STAGED));
+    retire(s, member_in(s, MEMBER_STAGED));
     return ev_fail(EV_ELIMIT, "%d versions are loaded or leaving: try again in a moment", TEAMS_MAX);
   }
   clear(m);
@@ -230,8 +229,8 @@ ev_status versions_stage(supervisor *s, const char *source, const char *then, co
 }
 
 /* ---- What is done with one that is ready --------------------------------------------------------------------*/
-static json_t *describe(const member *m) {
-  json_t *o = json_pack("{s:s, s:s, s:s, s:I}", "version", m->version, "state", state_names[m->state], "source", m->source, "since_ms", (json_int_t)m->since_ms);
+json_t *member_describe(const member *m) {
+  json_t *o = json_pack("{s:s, s:s, s:s, s:I}", "version", m->version, "state", member_state_names[m->state], "source", m->source, "since_ms", (json_int_t)m->since_ms);
   if (o != NULL && m->said != NULL) json_object_update_missing(o, m->said);
   return o;
 }
@@ -261,8 +260,8 @@ static void announce(supervisor *s, const member *m) {
 }
 
 /* The champion from now on: each request that comes takes this version, those under way end in theirs. */
-static void publish(supervisor *s, member *m, const char *action, const char *reason, const json_t *evidence) {
-  member *before = in_state(s, MEMBER_CHAMPION), *reserve = in_state(s, MEMBER_RESERVE);
+void member_publish(supervisor *s, member *m, const char *action, const char *reason, const json_t *evidence) {
+  member *before = member_in(s, MEMBER_CHAMPION), *reserve = member_in(s, MEMBER_RESERVE);
   bool was_challenger = m->state == MEMBER_CHALLENGER;
   uint32_t i = index_of(s, m);
   if (before == m) return;
@@ -291,11 +290,11 @@ static void publish(supervisor *s, member *m, const char *action, const char *re
   announce(s, m);
 }
 
-static void stop_canary(supervisor *s, member *m, const char *reason, const json_t *evidence) {
+void canary_stop(supervisor *s, member *m, const char *reason, const json_t *evidence) {
   atomic_store(&s->b->challenger, 0);
   forget_canary(s);
   control_tell(s, json_pack("{s:s}", "notice", "canary over"));
-  record(s, m, in_state(s, MEMBER_CHAMPION), "rollback", reason, evidence, (double)NAN, true);
+  record(s, m, member_in(s, MEMBER_CHAMPION), "rollback", reason, evidence, (double)NAN, true);
   ev_log(EV_LOG_INFO, "canary of %.12s is over: %s", m->version, reason);
   retire(s, m);
 }
@@ -306,9 +305,9 @@ static double number_of(const json_t *o, const char *key, double fallback) {
 }
 
 static void start_canary(supervisor *s, member *m) {
-  member *champion = in_state(s, MEMBER_CHAMPION), *other = in_state(s, MEMBER_CHALLENGER);
+  member *champion = member_in(s, MEMBER_CHAMPION), *other = member_in(s, MEMBER_CHALLENGER);
   char path[4096];
-  if (other != NULL && other != m) stop_canary(s, other, "another challenger took its place", NULL);
+  if (other != NULL && other != m) canary_stop(s, other, "another challenger took its place", NULL);
   double share = number_of(m->options, "share", 0.1);
   uint64_t salt = ev_checksum(m->version, strlen(m->version)), bits;
   memcpy(&bits, &share, sizeof bits);
@@ -338,8 +337,8 @@ static void resume_canary(supervisor *s) {
   canary_file(s, path, "json");
   json_t *options = ev_file_exists(path) ? json_load_file(path, 0, &error) : NULL;
   const char *version = json_string_value(json_object_get(options, "challenger")), *against = json_string_value(json_object_get(options, "champion"));
-  const member *champion = in_state(s, MEMBER_CHAMPION);
-  if (version != NULL && against != NULL && strcmp(against, champion->version) == 0 && !quarantined(s, version)) {
+  const member *champion = member_in(s, MEMBER_CHAMPION);
+  if (version != NULL && against != NULL && strcmp(against, champion->version) == 0 && !version_quarantined(s, version)) {
     json_t *command = json_pack("{s:O}", "options", options);
     if (versions_stage(s, version, "canary", command, -1, "goes on after a restart") != EV_OK) ev_log(EV_LOG_ERROR, "%s", ev_error());
     json_decref(command);
@@ -349,43 +348,43 @@ static void resume_canary(supervisor *s) {
   json_decref(options);
 }
 
-static void carry_out(supervisor *s, member *m) { /* its workers are there */
-  bool first = in_state(s, MEMBER_CHAMPION) == NULL;
+void member_carry_out(supervisor *s, member *m) { /* its workers are there */
+  bool first = member_in(s, MEMBER_CHAMPION) == NULL;
   json_int_t ticket = m->ticket;
   char source[4096];
   m->ticket = -1;
   snprintf(source, sizeof source, "%s", m->source);
   if (strcmp(m->then, "canary") == 0 && !first) start_canary(s, m);
-  else publish(s, m, m->action, m->reason, json_object_get(m->said, "gate"));
-  reply(s, ticket, 200, describe(m));
+  else member_publish(s, m, m->action, m->reason, json_object_get(m->said, "gate"));
+  control_reply(s, ticket, 200, member_describe(m));
   if (first) resume_canary(s);
 }
 
 static void failed(supervisor *s, member *m, const char *why, int code) {
   bool of_file = m->of_file && m->ticket < 0;
   if (m->ticket >= 0) {
-    refuse(s, m->ticket, code, why);
+    control_refuse(s, m->ticket, code, why);
     m->ticket = -1;
   }
-  ev_log(EV_LOG_ERROR, "%s; %s", why, in_state(s, MEMBER_CHAMPION) != NULL ? "the version before stays" : "nothing is served yet");
+  ev_log(EV_LOG_ERROR, "%s; %s", why, member_in(s, MEMBER_CHAMPION) != NULL ? "the version before stays" : "nothing is served yet");
   atomic_fetch_add(&s->b->failed_reloads, 1);
-  if (of_file || in_state(s, MEMBER_CHAMPION) == NULL) board_set_error(s->b, why);
+  if (of_file || member_in(s, MEMBER_CHAMPION) == NULL) board_set_error(s->b, why);
   char last[65];
-  if (in_state(s, MEMBER_CHAMPION) != NULL) return;
+  if (member_in(s, MEMBER_CHAMPION) != NULL) return;
   if (of_file && kept_champion(s, last) && versions_stage(s, last, "publish", NULL, -1, "the composition could not be loaded") == EV_OK) return;
   s->failed = true;
 }
 
 static void ready(supervisor *s, member *m, json_t *said) {
   const char *version = json_string_value(json_object_get(said, "version"));
-  const member *champion = in_state(s, MEMBER_CHAMPION);
+  const member *champion = member_in(s, MEMBER_CHAMPION);
   snprintf(m->version, sizeof m->version, "%s", version != NULL ? version : "");
   m->said = json_incref(said);
   set_state(m, MEMBER_STAGED);
   member *same = NULL;
   for (size_t i = 0; i < TEAMS_MAX; i++)
     if (&s->members[i] != m && s->members[i].state > MEMBER_STAGING && s->members[i].state < MEMBER_LEAVING && strcmp(s->members[i].version, m->version) == 0) same = &s->members[i];
-  if (quarantined(s, m->version)) {
+  if (version_quarantined(s, m->version)) {
     failed(s, m, "this version is in quarantine: it has failed in service; change it, or delete its 'quarantined' file", 409);
     retire(s, m);
     return;
@@ -395,7 +394,7 @@ static void ready(supervisor *s, member *m, json_t *said) {
     if (same == champion) {
       if (m->of_file) watch_files(s->watch, json_object_get(said, "files"));
       if (m->of_file && m->ticket < 0) board_set_error(s->b, "");
-      reply(s, m->ticket, 200, describe(same));
+      control_reply(s, m->ticket, 200, member_describe(same));
       m->ticket = -1;
       retire(s, m);
       return;
@@ -415,12 +414,12 @@ static void ready(supervisor *s, member *m, json_t *said) {
     m = same;
   }
   if (strcmp(m->then, "nothing") == 0) {
-    reply(s, m->ticket, 200, describe(m));
+    control_reply(s, m->ticket, 200, member_describe(m));
     m->ticket = -1;
   } else if (m->ordered) {
-    carry_out(s, m);
+    member_carry_out(s, m);
   } else {
-    order(m, strcmp(m->then, "canary") == 0 ? (s->o->workers + 1) / 2 : s->o->workers);
+    member_order(m, strcmp(m->then, "canary") == 0 ? (s->o->workers + 1) / 2 : s->o->workers);
   }
 }
 
@@ -440,7 +439,7 @@ void versions_heard(supervisor *s, member *m) {
     failed(s, m, error, status == EV_ENOTFOUND ? 404 : status == EV_EINVAL || status == EV_ESCRIPT ? 422 : status == EV_EEXIST ? 409 : 500);
     m->state = MEMBER_LEAVING;
   } else if (json_object_get(said, "working") != NULL && m->state == MEMBER_STAGED) {
-    carry_out(s, m);
+    member_carry_out(s, m);
   }
   json_decref(said);
 }
@@ -459,11 +458,11 @@ void versions_ended(supervisor *s, member *m, int how) {
   m->options = json_incref(was.options);
   clear(m);
   if (was.state == MEMBER_CHAMPION || was.state == MEMBER_CHALLENGER || was.state == MEMBER_RESERVE) {
-    ev_log(EV_LOG_ERROR, "the %s's team died", state_names[was.state]);
+    ev_log(EV_LOG_ERROR, "the %s's team died", member_state_names[was.state]);
     _Atomic uint32_t *place = was.state == MEMBER_CHAMPION ? &s->b->champion : was.state == MEMBER_CHALLENGER ? &s->b->challenger : &s->b->reserve;
     atomic_store(place, 0);
-    member *reserve = in_state(s, MEMBER_RESERVE);
-    if (was.state == MEMBER_CHAMPION && reserve != NULL) publish(s, reserve, "rollback", "the champion's process died", NULL);
+    member *reserve = member_in(s, MEMBER_RESERVE);
+    if (was.state == MEMBER_CHAMPION && reserve != NULL) member_publish(s, reserve, "rollback", "the champion's process died", NULL);
     json_t *command = json_object();
     if (was.options != NULL) json_object_set(command, "options", was.options);
     if (was.state != MEMBER_RESERVE && versions_stage(s, was.version, was.state == MEMBER_CHALLENGER ? "canary" : "publish", command, -1, "its process had died") != EV_OK)
@@ -479,17 +478,17 @@ void versions_strikes(supervisor *s) {
     member *m = &s->members[i];
     if ((m->state != MEMBER_CHAMPION && m->state != MEMBER_CHALLENGER) || atomic_load(&s->b->teams[i].strikes) < most) continue;
     char path[4096], reason[128];
-    member *reserve = in_state(s, MEMBER_RESERVE);
+    member *reserve = member_in(s, MEMBER_RESERVE);
     if (m->state == MEMBER_CHAMPION && reserve == NULL) continue; /* there is nothing better to serve */
     snprintf(reason, sizeof reason, "quarantined after %u strikes", atomic_load(&s->b->teams[i].strikes));
-    path_of(s, path, m->version, "/quarantined");
+    version_path(s, path, m->version, "/quarantined");
     keep_file(path, reason);
     atomic_fetch_add(&s->b->quarantined, 1);
     ev_log(EV_LOG_ERROR, "version %.12s: %s", m->version, reason);
     if (m->state == MEMBER_CHALLENGER) {
-      stop_canary(s, m, reason, NULL);
+      canary_stop(s, m, reason, NULL);
     } else {
-      publish(s, reserve, "rollback", reason, NULL);
+      member_publish(s, reserve, "rollback", reason, NULL);
       retire(s, m);
     }
     board_set_error(s->b, reason);
@@ -504,123 +503,4 @@ void versions_edited(supervisor *s) {
     board_set_error(s->b, ev_error());
     ev_log(EV_LOG_ERROR, "%s", ev_error());
   }
-}
-
-/* ---- Commands -----------------------------------------------------------------------------------------------*/
-static int newest_first(const void *a, const void *b) {
-  json_int_t x = json_integer_value(json_object_get(*(json_t *const *)a, "made_ms")), y = json_integer_value(json_object_get(*(json_t *const *)b, "made_ms"));
-  return (x < y) - (x > y);
-}
-
-static json_t *list(supervisor *s) {
-  char path[4096];
-  json_t *found[1024], *out = json_array();
-  size_t n = 0;
-  snprintf(path, sizeof path, "%s/versions", s->o->home);
-  DIR *d = opendir(path);
-  for (const struct dirent *e; d != NULL && n < 1024 && (e = readdir(d)) != NULL;) {
-    if (strlen(e->d_name) != 64) continue;
-    path_of(s, path, e->d_name, "/version.json");
-    json_t *o = json_load_file(path, 0, NULL);
-    if (!json_is_object(o)) {
-      json_decref(o);
-      continue;
-    }
-    const member *m = by_version(s, e->d_name);
-    json_object_set_new(o, "state", json_string(m != NULL ? state_names[m->state] : quarantined(s, e->d_name) ? "quarantined" : "kept"));
-    if (m != NULL) json_object_set_new(o, "since_ms", json_integer(m->since_ms));
-    found[n++] = o;
-  }
-  if (d != NULL) closedir(d);
-  qsort(found, n, sizeof *found, newest_first);
-  for (size_t i = 0; i < n; i++) {
-    if (i < LISTED_MAX) json_array_append_new(out, found[i]);
-    else json_decref(found[i]);
-  }
-  return json_pack("{s:o}", "versions", out);
-}
-
-/* The version is loaded, or it is staged and `then` follows. */
-static void stage_or(supervisor *s, const char *version, const char *then, const json_t *command, json_int_t ticket, const char *reason) {
-  member *m = by_version(s, version);
-  if (m != NULL && m->state != MEMBER_CHAMPION && !quarantined(s, m->version)) {
-    m->ticket = ticket;
-    snprintf(m->then, sizeof m->then, "%s", then);
-    snprintf(m->reason, sizeof m->reason, "%s", reason);
-    snprintf(m->action, sizeof m->action, "%s", strcmp(reason, "rolled back") == 0 ? "rollback" : "promote");
-    if (json_object_get(command, "options") != NULL) {
-      json_decref(m->options);
-      m->options = json_incref(json_object_get(command, "options"));
-    }
-    if (m->ordered) carry_out(s, m);
-    else order(m, strcmp(then, "canary") == 0 ? (s->o->workers + 1) / 2 : s->o->workers);
-    return;
-  }
-  if (m != NULL && m->state == MEMBER_CHAMPION) {
-    if (strcmp(then, "canary") == 0) refuse(s, ticket, 409, "this version is the champion");
-    else reply(s, ticket, 200, describe(m));
-    return;
-  }
-  if (versions_stage(s, version, then, command, ticket, reason) != EV_OK) refuse(s, ticket, 503, ev_error());
-}
-
-static void verdict(supervisor *s, const json_t *command) { /* of the canary's own tests */
-  member *m = in_state(s, MEMBER_CHALLENGER);
-  const char *action = json_string_value(json_object_get(command, "action")), *why = json_string_value(json_object_get(command, "why"));
-  const char *version = json_string_value(json_object_get(command, "version"));
-  if (m == NULL || action == NULL || version == NULL || strcmp(version, m->version) != 0) return;
-  if (strcmp(action, "promote") == 0) {
-    if (!m->ordered) return;
-    order(m, s->o->workers); /* more of them come while the first ones serve */
-    publish(s, m, "promote", why != NULL ? why : "the canary", json_object_get(command, "evidence"));
-  } else {
-    stop_canary(s, m, why != NULL ? why : "the canary", json_object_get(command, "evidence"));
-  }
-}
-
-void versions_command(supervisor *s, json_t *command) {
-  const char *op = json_string_value(json_object_get(command, "op")), *version = json_string_value(json_object_get(command, "version"));
-  const char *then = json_string_value(json_object_get(command, "then")), *source = json_string_value(json_object_get(command, "source"));
-  json_t *t = json_object_get(command, "ticket");
-  json_int_t ticket = json_is_integer(t) ? json_integer_value(t) : -1;
-  member *challenger = in_state(s, MEMBER_CHALLENGER), *reserve = in_state(s, MEMBER_RESERVE), *champion = in_state(s, MEMBER_CHAMPION);
-  if (op == NULL) refuse(s, ticket, 400, "a command has an op");
-  else if (strcmp(op, "verdict") == 0) verdict(s, command);
-  else if (strcmp(op, "versions") == 0) reply(s, ticket, 200, list(s));
-  else if (s->stopping) refuse(s, ticket, 503, "the service is stopping");
-  else if (champion == NULL) refuse(s, ticket, 503, "no version is live");
-  else if (strcmp(op, "stage") == 0) {
-    if (source == NULL) refuse(s, ticket, 400, "source is missing");
-    else if (versions_stage(s, source, then != NULL ? then : "nothing", command, ticket, "staged by hand") != EV_OK) refuse(s, ticket, 503, ev_error());
-  } else if (strcmp(op, "reload") == 0) {
-    if (versions_stage(s, s->source, "publish", command, ticket, "loaded again by hand") != EV_OK) refuse(s, ticket, 503, ev_error());
-  } else if (strcmp(op, "canary") == 0) {
-    if (version == NULL) refuse(s, ticket, 400, "version is missing");
-    else stage_or(s, version, "canary", command, ticket, "tried by hand");
-  } else if (strcmp(op, "promote") == 0) {
-    if (version == NULL && challenger == NULL) refuse(s, ticket, 409, "no canary is running: say which version");
-    else stage_or(s, version != NULL ? version : challenger->version, "publish", command, ticket, "promoted by hand");
-  } else if (strcmp(op, "canary_stop") == 0) {
-    if (challenger == NULL) {
-      refuse(s, ticket, 409, "no canary is running");
-    } else {
-      json_t *body = describe(challenger);
-      stop_canary(s, challenger, "stopped by hand", NULL);
-      reply(s, ticket, 200, body);
-    }
-  } else if (strcmp(op, "rollback") == 0) {
-    if (version != NULL) {
-      stage_or(s, version, "publish", command, ticket, "rolled back");
-    } else if (challenger != NULL) { /* what is on trial goes first */
-      stop_canary(s, challenger, "rolled back by hand", NULL);
-      reply(s, ticket, 200, describe(champion));
-    } else if (reserve != NULL) {
-      stage_or(s, reserve->version, "publish", command, ticket, "rolled back");
-    } else {
-      refuse(s, ticket, 409, "there is no version to go back to; say which one (see `evection versions`)");
-    }
-  } else {
-    refuse(s, ticket, 400, "no such op");
-  }
-  json_decref(command);
 }
