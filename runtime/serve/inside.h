@@ -142,20 +142,27 @@ void process_begin(const char *name, pid_t parent, bool ignore_interrupts); /* o
 
 /* ---- Scribe -------------------------------------------------------------------------------------------------
  * The ledger's writer, a process of its own, and one ring of shared memory from each front thread (and one from the supervisor) to
- * it. A record stays in its ring until it is on disk: a writer that is killed is followed by one that goes on where it stood, and
- * since ids make rows count once, nothing is lost or doubled. Records of one ring are written in order; what gathers shares a sync. */
+ * it. A record stays in its ring until it is on disk: a writer that is killed is followed by one that goes on where it stood. The
+ * ledger itself says which commit was the last, so nothing is lost, written twice or answered wrongly. Records of one ring are
+ * written in order, and what gathers shares a sync; one that fails alone may be overtaken. */
 typedef struct scribe scribe;
-/* @param n_rings of producers @param ring_bytes each. Before any fork. done[i] (of the bells) is rung when records of ring i are done with. */
+/* @param n_rings of producers @param ring_bytes each, rounded up to pages; half of it is the largest record (10000 events: about
+ * 1.5 MB). Before any fork. done[i] (of the bells; -1: none) is rung when tickets of ring i are done with, or there is room after
+ * an EV_ELIMIT. */
 ev_status scribe_new(scribe **out, size_t n_rings, size_t ring_bytes, const int *done);
-void scribe_free(scribe *s);
-/* The writer's process: until scribe_stop, then writes what is left. EV_EIO only when the ledger cannot be opened at all. */
+void scribe_free(scribe *s);       /* unmaps it in this process alone; NULL does nothing */
+/* The writer's process, one at a time: until scribe_stop, then writes what is left. EV_OK: all of it. Else the ledger cannot be
+ * opened, or EV_EIO: some was refused by the disk until SCRIBE_LAST_MS after the stop, and is lost with the rings.
+ * A ledger that is locked by others is waited for (2 s, so 4 s for a record that comes meanwhile), then tickets fail with EV_EIO. */
+#define SCRIBE_LAST_MS 10000
 ev_status scribe_run(scribe *s, const char *ledger_path);
-void scribe_stop(scribe *s);       /* any process, also from a signal's handler */
+void scribe_stop(scribe *s);       /* any process, also from a signal's handler. Producers should have stopped before */
 /* A producer that starts (again): what an earlier one of this ring left is still written, its tickets are nobody's. Waits up to ms
- * milliseconds until that is done. */
+ * milliseconds until that is done, else EV_ELIMIT: the ring is the new one's in either case. */
 ev_status scribe_attach(scribe *s, size_t ring, int ms);
 /* Copies the batch into the ring and returns: from now on it survives any process but the supervisor. ticket (may be NULL: nobody
- * waits) comes back by scribe_collect. EV_ELIMIT: no room now. EV_EINVAL: it could never fit. One thread a ring. */
+ * waits, and it is tried until it gets through) comes back by scribe_collect. EV_ELIMIT: no room now. EV_EINVAL: it could never fit.
+ * What is in the batch is checked by the writer: EV_EINVAL comes with the ticket; without one it is dropped and counted. One thread a ring. */
 ev_status scribe_post(scribe *s, size_t ring, const ev_ledger_batch *b, void *ticket);
 typedef struct promotion {         /* what was done with a version: rows of versions and promotions */
   const char *version, *against, *action; /* "stage", "canary", "promote", "rollback"; against may be NULL */
@@ -163,16 +170,18 @@ typedef struct promotion {         /* what was done with a version: rows of vers
   double share;                    /* of a canary; NaN: none */
   bool ends_canary;                /* of this version: its row gets its end */
 } promotion;
-ev_status scribe_promote(scribe *s, size_t ring, const promotion *p);
+ev_status scribe_promote(scribe *s, size_t ring, const promotion *p); /* as post without a ticket; EV_EINVAL at once */
 typedef void scribe_done_fn(void *ctx, void *ticket, ev_status status, const char *error, const ev_ledger_receipt *receipt);
-void scribe_collect(scribe *s, size_t ring, scribe_done_fn *fn, void *ctx); /* tickets that are done with, in order */
+/* Tickets that are done with, in order. fn may post; error and receipt are borrowed until it returns. */
+void scribe_collect(scribe *s, size_t ring, scribe_done_fn *fn, void *ctx);
 size_t scribe_waiting(const scribe *s, size_t ring);   /* tickets not collected */
 typedef struct scribe_stats {
-  uint64_t records, commits, failures;
+  uint64_t records, commits, failures; /* on disk; commits that failed */
+  uint64_t dropped;                /* records that nobody waited for and that were wrong */
   size_t waiting_bytes;            /* in all rings */
   char error[256];                 /* the last failure; "" */
 } scribe_stats;
-void scribe_stat(const scribe *s, scribe_stats *out);
+void scribe_stat(const scribe *s, scribe_stats *out);  /* any process */
 
 /* ---- Supervisor ----------------------------------------------------------------------------------------------*/
 typedef struct sockets {
