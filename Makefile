@@ -155,6 +155,12 @@ $(BUILD)/bench/ledger_ingest: tests/bench/ledger_ingest.c $(call below,reward)
 	$(Q)$(CC) $(CFLAGS) $(pkg_cflags) -Iruntime -o $@ $< $(call below,reward) $(LDFLAGS) $(pkg_libs) -lm -ldl
 bench-ledger: $(BUILD)/bench/ledger_ingest ## rows into the ledger, against raw batched SQLite inserts
 
+$(BUILD)/bench/canary: tests/bench/canary.c $(call below,serve)
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS) $(pkg_cflags) -Iruntime -o $@ $< $(call below,serve) $(LDFLAGS) $(pkg_libs) -lm -ldl
+bench-canary: $(BUILD)/bench/canary ## false alarms and delay of canaries in the simulated feed
+
 bench-%: build
 	@mkdir -p $(BUILD)/bench
 	@EVECTION=$(BUILD)/evection $(PYTHON) tests/bench/$*.py
