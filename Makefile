@@ -160,6 +160,11 @@ $(BUILD)/bench/asks: tests/bench/asks.c $(call below,script)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CFLAGS) $(pkg_cflags) -Iruntime -o $@ $< $(call below,script) $(LDFLAGS) $(pkg_libs) -lm -ldl
 bench-asks: $(BUILD)/bench/asks ## requests/s of one core for a composition (COMPOSITION=… DATA=…; else a few on a generated world)
+$(BUILD)/bench/canary: tests/bench/canary.c $(call below,serve)
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS) $(pkg_cflags) -Iruntime -o $@ $< $(call below,serve) $(LDFLAGS) $(pkg_libs) -lm -ldl
+bench-canary: $(BUILD)/bench/canary ## false alarms and delay of canaries in the simulated feed
 
 bench-%: build
 	@mkdir -p $(BUILD)/bench

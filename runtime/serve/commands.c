@@ -92,7 +92,7 @@ static void verdict(supervisor *s, const json_t *command) { /* of the canary's o
     member_order(m, s->o->workers); /* more of them come while the first ones serve */
     member_publish(s, m, "promote", why != NULL ? why : "the canary", json_object_get(command, "evidence"));
   } else {
-    canary_stop(s, m, why != NULL ? why : "the canary", json_object_get(command, "evidence"));
+    member_end_canary(s, m, why != NULL ? why : "the canary", json_object_get(command, "evidence"));
   }
 }
 
@@ -123,14 +123,14 @@ void versions_command(supervisor *s, json_t *command) {
       control_refuse(s, ticket, 409, "no canary is running");
     } else {
       json_t *body = member_describe(challenger);
-      canary_stop(s, challenger, "stopped by hand", NULL);
+      member_end_canary(s, challenger, "stopped by hand", NULL);
       control_reply(s, ticket, 200, body);
     }
   } else if (strcmp(op, "rollback") == 0) {
     if (version != NULL) {
       stage_or(s, version, "publish", command, ticket, "rolled back");
     } else if (challenger != NULL) { /* what is on trial goes first */
-      canary_stop(s, challenger, "rolled back by hand", NULL);
+      member_end_canary(s, challenger, "rolled back by hand", NULL);
       control_reply(s, ticket, 200, member_describe(champion));
     } else if (reserve != NULL) {
       stage_or(s, reserve->version, "publish", command, ticket, "rolled back");

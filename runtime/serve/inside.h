@@ -247,7 +247,7 @@ json_t *member_describe(const member *m);
 void member_order(member *m, int n_workers);
 void member_carry_out(supervisor *s, member *m);     /* what `then` says; its workers are there */
 void member_publish(supervisor *s, member *m, const char *action, const char *reason, const json_t *evidence);
-void canary_stop(supervisor *s, member *m, const char *reason, const json_t *evidence);
+void member_end_canary(supervisor *s, member *m, const char *reason, const json_t *evidence);
 void version_path(const supervisor *s, char out[4096], const char *name, const char *suffix);
 bool version_quarantined(const supervisor *s, const char *version);
 void control_reply(supervisor *s, json_int_t ticket, int code, json_t *body); /* takes it; ticket -1: nobody asked */
@@ -351,7 +351,7 @@ typedef struct call {
   void *work;                      /* of the handler */
   void (*work_free)(void *work);
 } call;
-void put_text(ev_buf *b, const char *s, size_t len);          /* as a JSON string, quoted */
+void put_json_text(ev_buf *b, const char *s, size_t len);          /* as a JSON string, quoted */
 void call_json(call *c, unsigned code, json_t *document);      /* takes it; NULL: 500 */
 void call_text(call *c, unsigned code, const char *type, const char *text, size_t len);
 void call_error(call *c, unsigned code, const char *format, ...) EV_PRINTF(3, 4); /* {"error": "…"} */

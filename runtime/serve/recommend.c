@@ -13,7 +13,7 @@
 #define N_DEFAULT 10
 #define EXCLUDED_MAX 1000
 
-void put_text(ev_buf *b, const char *s, size_t len) {
+void put_json_text(ev_buf *b, const char *s, size_t len) {
   size_t from = 0;
   ev_buf_append(b, "\"", 1);
   for (size_t i = 0; i < len; i++) {
@@ -165,7 +165,7 @@ static void put_sources(ev_buf *b, const served *v, uint32_t sources) {
   for (uint32_t k = 0; k < 32; k++) {
     if ((sources >> k & 1) == 0 || v->recalls[k][0] == '\0') continue;
     if (!first) ev_buf_append(b, ",", 1);
-    put_text(b, v->recalls[k], strlen(v->recalls[k]));
+    put_json_text(b, v->recalls[k], strlen(v->recalls[k]));
     first = false;
   }
 }
@@ -186,7 +186,7 @@ static void own_form(call *c, const wanted *w, const served *v) {
   ev_buf_printf(b, "{");
   if (a->degraded != 0 && a->cut[0] != '\0') {
     ev_buf_printf(b, "\"cut\":");
-    put_text(b, a->cut, strlen(a->cut));
+    put_json_text(b, a->cut, strlen(a->cut));
     ev_buf_append(b, ",", 1);
   }
   ev_buf_printf(b, "\"degraded\":%s,", a->degraded != 0 ? "true" : "false");
@@ -197,7 +197,7 @@ static void own_form(call *c, const wanted *w, const served *v) {
     const ev_pick *p = &a->picks[i];
     if (!catalog_id(f->catalog, p->item, id)) continue;
     ev_buf_append(b, first ? "{\"id\":" : ",{\"id\":", first ? 6 : 7);
-    put_text(b, id, strlen(id));
+    put_json_text(b, id, strlen(id));
     ev_buf_append(b, ",", 1);
     if (a->explored != 0) put_propensity(b, p->propensity);
     ev_buf_printf(b, "\"score\":%.9g,\"sources\":[", (double)p->score);
@@ -206,7 +206,7 @@ static void own_form(call *c, const wanted *w, const served *v) {
     const char *text = catalog_title(f->catalog, p->item, &title);
     if (text != NULL) {
       ev_buf_append(b, ",\"title\":", 9);
-      put_text(b, text, strlen(text));
+      put_json_text(b, text, strlen(text));
     }
     ev_buf_append(b, "}", 1);
     first = false;
@@ -214,9 +214,9 @@ static void own_form(call *c, const wanted *w, const served *v) {
   ev_buf_append(b, "],", 2);
   if (a->explored != 0) put_propensity(b, a->propensity);
   ev_buf_append(b, "\"user\":", 7);
-  put_text(b, w->user, strlen(w->user));
+  put_json_text(b, w->user, strlen(w->user));
   ev_buf_append(b, ",\"version\":", 11);
-  put_text(b, v->version, strlen(v->version));
+  put_json_text(b, v->version, strlen(v->version));
   if (ev_buf_append(b, "}", 1) == EV_OK) call_text(c, 200, "application/json", NULL, 0);
   else call_error(c, 500, "out of memory");
 }

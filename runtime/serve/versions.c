@@ -290,7 +290,7 @@ void member_publish(supervisor *s, member *m, const char *action, const char *re
   announce(s, m);
 }
 
-void canary_stop(supervisor *s, member *m, const char *reason, const json_t *evidence) {
+void member_end_canary(supervisor *s, member *m, const char *reason, const json_t *evidence) {
   atomic_store(&s->b->challenger, 0);
   forget_canary(s);
   control_tell(s, json_pack("{s:s}", "notice", "canary over"));
@@ -307,7 +307,7 @@ static double number_of(const json_t *o, const char *key, double fallback) {
 static void start_canary(supervisor *s, member *m) {
   member *champion = member_in(s, MEMBER_CHAMPION), *other = member_in(s, MEMBER_CHALLENGER);
   char path[4096];
-  if (other != NULL && other != m) canary_stop(s, other, "another challenger took its place", NULL);
+  if (other != NULL && other != m) member_end_canary(s, other, "another challenger took its place", NULL);
   double share = number_of(m->options, "share", 0.1);
   uint64_t salt = ev_checksum(m->version, strlen(m->version)), bits;
   memcpy(&bits, &share, sizeof bits);
@@ -486,7 +486,7 @@ void versions_strikes(supervisor *s) {
     atomic_fetch_add(&s->b->quarantined, 1);
     ev_log(EV_LOG_ERROR, "version %.12s: %s", m->version, reason);
     if (m->state == MEMBER_CHALLENGER) {
-      canary_stop(s, m, reason, NULL);
+      member_end_canary(s, m, reason, NULL);
     } else {
       member_publish(s, reserve, "rollback", reason, NULL);
       retire(s, m);
