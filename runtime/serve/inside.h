@@ -284,6 +284,7 @@ ev_status catalog_open(catalog **out, const char *folder, const ev_snapshot *s, 
 void catalog_close(catalog *c);
 size_t catalog_n_items(const catalog *c);   /* one more than the highest index there is */
 uint32_t catalog_find(const catalog *c, const char *id, size_t len); /* EV_NONE: no such item, or deleted */
+uint32_t catalog_known(const catalog *c, const char *id, size_t len); /* also a deleted one: what events may still be about */
 bool catalog_id(const catalog *c, uint32_t item, char out[USER_MAX + 1]);
 bool catalog_hidden(const catalog *c, uint32_t item); /* deleted, or is_hidden: never in a slate */
 const char *catalog_title(const catalog *c, uint32_t item, ev_buf *scratch); /* NULL: it has none */
@@ -292,12 +293,17 @@ const char *catalog_title(const catalog *c, uint32_t item, ev_buf *scratch); /* 
 ev_status catalog_where(catalog *c, const char *where, uint32_t *mask);
 void catalog_release(catalog *c, uint32_t mask); /* EV_NONE does nothing */
 bool catalog_barred(const catalog *c, uint32_t mask, uint32_t item); /* also of items that the snapshot has not */
-/* One item or user: JSON of {"id", "hidden", "time", "comment", …fields}; merge: fields that are not given stay (PATCH). EV_EINVAL names the field. */
+/* One item or user: JSON of {"id", "hidden", "time", "comment", …fields}: docs/reference/catalog.md. All or none, on disk when it returns.
+ * merge: what is not given stays, null takes it away (PATCH); EV_ENOTFOUND names one that is not there. EV_EINVAL names the field.
+ * EV_ELIMIT: more than LIVE_ITEMS_MAX items that the snapshot has not. */
 typedef enum catalog_side { CATALOG_ITEM, CATALOG_USER } catalog_side;
 ev_status catalog_put(catalog *c, catalog_side side, const json_t *const *entries, size_t n, bool merge);
+ev_status catalog_ensure(catalog *c, const char *const *ids, size_t n); /* items nobody has heard of are put with an id and nothing else; ids may come twice */
 ev_status catalog_delete(catalog *c, catalog_side side, const char *id); /* EV_ENOTFOUND */
 json_t *catalog_get(const catalog *c, catalog_side side, const char *id); /* NULL: no such */
-json_t *catalog_list(const catalog *c, catalog_side side, const char *after, size_t n); /* in an order that stays; after: the id that ended the page before */
+json_t *catalog_list(const catalog *c, catalog_side side, const char *after, size_t n); /* in an order that stays; after: the id that ended the page before, or NULL. NULL: after is no id */
+ev_status catalog_time(const char *s, size_t len, double *seconds); /* ISO 8601: a day, or a day and a time; without a zone UTC. EV_EINVAL */
+const char *catalog_field(size_t i, ev_column_type *type); /* fields that a condition may always ask for, whether anybody has them or not; NULL behind the last */
 
 /* ---- Canary -------------------------------------------------------------------------------------------------
  * A challenger against the champion on a stable share of the users. The unit is a user: which arm he is in is a hash of his id and
