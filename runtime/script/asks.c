@@ -13,7 +13,7 @@
 #include "asks.h"
 
 #define RESERVE 0.1      /* of the time is kept for what comes after the nodes */
-#define FULL 0.75        /* of the Lua heap's cap: LuaJIT does not collect when memory runs out, so it is done before */
+#define FULL 0.5         /* of the Lua heap's cap: LuaJIT does not collect when memory runs out, so it is done before */
 #define LESSONS_MAX 256  /* that a script gets at a time */
 #define DEFAULT_RECALL 100 /* candidates, where the composition does not say; as in runner.lua */
 #define ONCE(x) (*(const volatile __typeof__(x) *)&(x)) /* read, and not again */

@@ -33,6 +33,13 @@ void ev_host_collect(ev_host *h) {
   if (h->heap_max > 0) h->heap_max -= COLLECTOR_BYTES;
 }
 
+void ev_lua_make_room(lua_State *L, size_t bytes) {
+  void *ctx;
+  if (lua_getallocf(L, &ctx) != capped_alloc) return;
+  ev_host *h = ctx;
+  if (h->heap_used + bytes > h->heap_max) ev_host_collect(h);
+}
+
 ev_host *ev_lua_host(lua_State *L) {
   lua_getfield(L, LUA_REGISTRYINDEX, "ev.host");
   ev_host *h = lua_touserdata(L, -1);
