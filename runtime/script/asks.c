@@ -31,14 +31,7 @@ void ev_asks_release(ev_asks *a) {
   luaL_unref(L, LUA_REGISTRYINDEX, a->learn);
   luaL_unref(L, LUA_REGISTRYINDEX, a->keep);
   luaL_unref(L, LUA_REGISTRYINDEX, a->request_ref);
-  a->host->asks = NULL;
-}
-
-void ev_asks_free(ev_asks *a) {
-  if (a == NULL) return;
-  for (size_t i = 0; a->nodes != NULL && i <= a->n_nodes; i++) ev_free(a->nodes[i].agent); /* one that was being read when it went wrong, too */
-  ev_free(a->nodes);
-  ev_free(a);
+  luaL_unref(L, LUA_REGISTRYINDEX, a->self);
 }
 
 /* ---- The request ---------------------------------------------------------------------------------------*/

@@ -152,7 +152,6 @@ void ev_host_free(ev_host *h) {
   if (h == NULL) return;
   if (h->L != NULL && h->alloc != NULL) lua_setallocf(h->L, h->alloc, h->alloc_ctx); /* LuaJIT gives all of it back at once, if it is its own */
   if (h->L != NULL) lua_close(h->L);
-  ev_asks_free(h->asks);
   ev_free(h->root);
   ev_free(h->home);
   ev_free(h);
