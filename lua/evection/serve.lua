@@ -28,10 +28,10 @@ end
 -- load{ composition, data, seed } → { version, files, recalls, nodes }. The composition is read, fitted on all that is known (or its
 -- artifacts mapped), and its learning state opened; from then on this state may be asked. Raises with every error.
 function serve.load(args)
-  local c = compose.open(args.composition)
-  w = world.open(args.data)
-  run = runner.fit(c, w, { folds = ALL, seed = args.seed or 1, state = true })
-  run:serve()
+  local c, data = compose.open(args.composition), world.open(args.data)
+  local fitted = runner.fit(c, data, { folds = ALL, seed = args.seed or 1, state = true })
+  fitted:serve()
+  run, w = fitted, data
   return { version = c.hash, files = native.array(c.files), recalls = recalls(), nodes = #run.list }
 end
 

@@ -13,7 +13,7 @@
 #include "asks.h"
 
 #define RESERVE 0.1      /* of the time is kept for what comes after the nodes */
-#define FULL 0.75        /* of the Lua heap's cap: LuaJIT does not collect when memory runs out, so it is done before */
+#define FULL 0.5         /* of the Lua heap's cap: LuaJIT does not collect when memory runs out, so it is done before */
 #define LESSONS_MAX 256  /* that a script gets at a time */
 #define DEFAULT_RECALL 100 /* candidates, where the composition does not say; as in runner.lua */
 #define ONCE(x) (*(const volatile __typeof__(x) *)&(x)) /* read, and not again */
@@ -31,14 +31,7 @@ void ev_asks_release(ev_asks *a) {
   luaL_unref(L, LUA_REGISTRYINDEX, a->learn);
   luaL_unref(L, LUA_REGISTRYINDEX, a->keep);
   luaL_unref(L, LUA_REGISTRYINDEX, a->request_ref);
-  a->host->asks = NULL;
-}
-
-void ev_asks_free(ev_asks *a) {
-  if (a == NULL) return;
-  for (size_t i = 0; a->nodes != NULL && i <= a->n_nodes; i++) ev_free(a->nodes[i].agent); /* one that was being read when it went wrong, too */
-  ev_free(a->nodes);
-  ev_free(a);
+  luaL_unref(L, LUA_REGISTRYINDEX, a->self);
 }
 
 /* ---- The request ---------------------------------------------------------------------------------------*/

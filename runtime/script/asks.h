@@ -26,13 +26,13 @@ typedef struct ev_asks_node {
   bool failed;
 } ev_asks_node;
 
-struct ev_asks {
+struct ev_asks {           /* a userdata */
   ev_host *host;
   size_t n_users, n_items; /* of the snapshot */
   ev_asks_node *nodes;     /* (n_nodes + 1) in running order; the last is nobody */
   size_t n_nodes, output;
   uint64_t budget_ns;      /* of the whole; 0: none */
-  int keep, learn;         /* references: what the nodes borrow from; the function that lessons go to */
+  int self, keep, learn;   /* references: what the nodes borrow from; the function that lessons go to */
   ev_lrequest *request;    /* anchored by `keep`; filled again for every ask */
   int request_ref;
   size_t history_cap, seen_cap;
@@ -44,8 +44,7 @@ struct ev_asks {
   } taken[EV_ASKS_TAKEN];
 };
 
-void ev_asks_release(ev_asks *a); /* its references; the state lives on. NULL does nothing */
-void ev_asks_free(ev_asks *a);    /* NULL does nothing */
+void ev_asks_release(ev_asks *a); /* gives its references back: it is served no more, and the collector may have it. NULL does nothing */
 /* ev_host_recommend of script.h. strict: the first failure of a node is returned, as EV_ESCRIPT. */
 ev_status ev_asks_recommend(ev_asks *a, const ev_ask *ask, ev_answer *out, ev_buf *text, ev_interim_fn *interim, void *ctx, bool strict);
 ev_status ev_asks_explain(ev_asks *a, const ev_answer *answer, ev_buf *text);

@@ -49,6 +49,9 @@ const char *ev_lua_field_string(lua_State *L, int arg, const char *key, const ch
 /* Vectors: n floats, owned or a slate's column. The pointer holds until the next call into Lua. */
 float *ev_lua_vector(lua_State *L, int arg, size_t *n);
 float *ev_lua_new_vector(lua_State *L, size_t n); /* pushed, not cleared; raises when memory runs out */
+/* Before much memory is taken from a Lua heap with a cap: what is not in use any more is freed if it would not fit; LuaJIT's collector goes by
+ * the number of objects and lets large ones pile up. */
+void ev_lua_make_room(lua_State *L, size_t bytes);
 /* A vector or a list of numbers: how many, -1 when it is neither; and its finite numbers, or an error that begins with `what`. */
 int64_t ev_lua_n_numbers(lua_State *L, int index);
 void ev_lua_numbers(lua_State *L, int index, const char *what, float *out, size_t n);

@@ -5,6 +5,8 @@
 
 #include "asks.h"
 
+#define EV_ASKS "ev.asks"
+
 static int ref_field(lua_State *L, int table, const char *key, int type) {
   lua_getfield(L, table, key);
   if (type != LUA_TNONE && lua_type(L, -1) != type) luaL_error(L, "%s: expected a %s", key, lua_typename(L, type));
@@ -42,12 +44,12 @@ static int serving(lua_State *L) {
   luaL_checktype(L, 3, LUA_TTABLE);
   size_t n = lua_objlen(L, 3);
   if (n < 1 || n > EV_ASKS_NODES) return luaL_error(L, "a composition that is served has 1 to %d nodes, not %d", EV_ASKS_NODES, (int)n);
-  ev_asks_release(h->asks);
-  ev_asks_free(h->asks);
-  ev_asks *a = h->asks = ev_zalloc(1, sizeof *a); /* in the host's hands, whatever is raised from here */
-  if (a == NULL) return ev_lua_fail(L, EV_ENOMEM);
+  ev_asks *a = lua_newuserdata(L, sizeof *a); /* the collector's, should anything be raised from here; what is served so far stays */
+  memset(a, 0, sizeof *a);
+  luaL_getmetatable(L, EV_ASKS);
+  lua_setmetatable(L, -2);
   a->host = h;
-  a->keep = a->learn = a->request_ref = LUA_NOREF;
+  a->keep = a->learn = a->request_ref = a->self = LUA_NOREF;
   a->n_users = ev_snapshot_n_users(s);
   a->n_items = ev_snapshot_n_items(s);
   a->nodes = ev_zalloc(n + 1, sizeof *a->nodes);
@@ -55,12 +57,12 @@ static int serving(lua_State *L) {
   for (size_t i = 0; i <= n; i++) a->nodes[i].act = a->nodes[i].model = a->nodes[i].slate = a->nodes[i].ctx = LUA_NOREF;
   for (a->n_nodes = 0; a->n_nodes < n; a->n_nodes++) {
     lua_rawgeti(L, 3, (int)a->n_nodes + 1);
-    luaL_checktype(L, 4, LUA_TTABLE);
-    read_node(L, 4, &a->nodes[a->n_nodes]);
+    luaL_checktype(L, 5, LUA_TTABLE);
+    read_node(L, 5, &a->nodes[a->n_nodes]);
     lua_pop(L, 1);
   }
   lua_getfield(L, 1, "output");
-  a->output = (size_t)ev_lua_integer(L, 4, 1, (int64_t)n) - 1;
+  a->output = (size_t)ev_lua_integer(L, 5, 1, (int64_t)n) - 1;
   lua_pop(L, 1);
   a->budget_ns = budget_field(L, 1);
   a->learn = ref_field(L, 1, "learn", LUA_TFUNCTION);
@@ -75,6 +77,18 @@ static int serving(lua_State *L) {
   if (b->user == NULL || b->history_ptr == NULL || b->seen_ptr == NULL) return ev_lua_fail(L, EV_ENOMEM);
   lua_pushvalue(L, 1);
   a->keep = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_pushvalue(L, 4);
+  a->self = luaL_ref(L, LUA_REGISTRYINDEX);
+  ev_asks_release(h->asks);
+  h->asks = a;
+  return 0;
+}
+
+static int asks_close(lua_State *L) {
+  ev_asks *a = luaL_checkudata(L, 1, EV_ASKS);
+  for (size_t i = 0; a->nodes != NULL && i <= a->n_nodes; i++) ev_free(a->nodes[i].agent); /* one that was being read when it went wrong, too */
+  ev_free(a->nodes);
+  a->nodes = NULL;
   return 0;
 }
 
@@ -112,6 +126,9 @@ static int ask_once(lua_State *L) {
 }
 
 void ev_bind_asks(lua_State *L) {
+  static const luaL_Reg methods[] = {{"__gc", asks_close}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"serving", serving}, {"ask", ask_once}, {NULL, NULL}};
+  ev_lua_class(L, EV_ASKS, methods);
+  lua_pop(L, 1);
   luaL_register(L, NULL, functions);
 }

@@ -33,6 +33,13 @@ void ev_host_collect(ev_host *h) {
   if (h->heap_max > 0) h->heap_max -= COLLECTOR_BYTES;
 }
 
+void ev_lua_make_room(lua_State *L, size_t bytes) {
+  void *ctx;
+  if (lua_getallocf(L, &ctx) != capped_alloc) return;
+  ev_host *h = ctx;
+  if (h->heap_used + bytes > h->heap_max) ev_host_collect(h);
+}
+
 ev_host *ev_lua_host(lua_State *L) {
   lua_getfield(L, LUA_REGISTRYINDEX, "ev.host");
   ev_host *h = lua_touserdata(L, -1);
@@ -146,7 +153,6 @@ void ev_host_free(ev_host *h) {
   if (h == NULL) return;
   if (h->L != NULL && h->alloc != NULL) lua_setallocf(h->L, h->alloc, h->alloc_ctx); /* LuaJIT gives all of it back at once, if it is its own */
   if (h->L != NULL) lua_close(h->L);
-  ev_asks_free(h->asks);
   ev_free(h->root);
   ev_free(h->home);
   ev_free(h);

@@ -12,7 +12,7 @@ struct ev_host {
   size_t heap_used, heap_max; /* bytes; max 0 = no cap */
   lua_Alloc alloc;            /* LuaJIT's own, under the cap */
   void *alloc_ctx;
-  ev_asks *asks;              /* owned; what is served, or NULL */
+  ev_asks *asks;              /* what is served, or NULL; the state has it */
 };
 
 ev_host *ev_lua_host(lua_State *L);           /* the host of a state */
