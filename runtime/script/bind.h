@@ -131,6 +131,7 @@ typedef struct ev_lmodel {
   ev_model *model; /* owned */
   uint64_t serial; /* batch whose answers are kept; 0 = none */
   size_t k, rows;
+  unsigned effort;
   uint32_t *ids;   /* (rows, k) owned */
   float *scores;
 } ev_lmodel;

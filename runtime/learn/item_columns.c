@@ -1,0 +1,89 @@
+/* item_columns.c - columns of numbers over items, for slates to look up.
+ *
+ * Arrays: names u8 (bytes), one name after the other, each ended by a newline; values f32 (n_items, n_columns): an item's numbers lie
+ * together, so that a candidate costs one or two lines of cache however many columns there are. */
+#include <math.h>
+#include <string.h>
+
+#include "kinds.h"
+
+#define NAME_MAX 47 /* of a slate's column */
+
+ev_status ev_fit_item_columns(const char *path, const char *const *names, const float *const *columns, size_t n_columns, size_t n_items) {
+  if (n_columns == 0 || n_columns > EV_SLATE_MAX_COLUMNS || n_items == 0) return ev_fail(EV_EINVAL, "%zu columns over %zu items: 1 to %d", n_columns, n_items, EV_SLATE_MAX_COLUMNS);
+  for (size_t c = 0; c < n_columns; c++) {
+    size_t len = strlen(names[c]);
+    if (len == 0 || len > NAME_MAX || strpbrk(names[c], "\n") != NULL || strcmp(names[c], "score") == 0) return ev_fail(EV_EINVAL, "'%.60s' is no name for a column", names[c]);
+    for (size_t i = 0; i < n_items; i++)
+      if (!isfinite(columns[c][i])) return ev_fail(EV_EINVAL, "column '%s': the number of item %zu is %g", names[c], i, (double)columns[c][i]);
+  }
+  ev_buf text = {0};
+  float *rows = ev_alloc(n_items, n_columns * sizeof *rows);
+  ev_pack_writer *w = NULL;
+  ev_status status = rows == NULL ? EV_ENOMEM : EV_OK;
+  for (size_t c = 0; c < n_columns && status == EV_OK; c++) {
+    status = ev_buf_printf(&text, "%s\n", names[c]);
+    for (size_t i = 0; i < n_items; i++) rows[i * n_columns + c] = columns[c][i];
+  }
+  if (status == EV_OK) status = ev_pack_writer_open(&w, path, "item_columns");
+  if (status == EV_OK) {
+    status = ev_pack_write(w, "names", EV_U8, text.data, text.len, 1);
+    if (status == EV_OK) status = ev_pack_write(w, "values", EV_F32, rows, n_items, n_columns);
+    if (status == EV_OK) status = ev_pack_writer_commit(w);
+    else ev_pack_writer_abort(w);
+  }
+  ev_buf_free(&text);
+  ev_free(rows);
+  return status;
+}
+
+typedef struct item_columns {
+  const float *values; /* (n_items, n) */
+  size_t n;
+  char names[EV_SLATE_MAX_COLUMNS][NAME_MAX + 1];
+} item_columns;
+
+static ev_status open_kind(ev_model *m) {
+  ev_array names, values;
+  EV_TRY(ev_pack_get(m->pack, "names", EV_U8, &names));
+  EV_TRY(ev_pack_get(m->pack, "values", EV_F32, &values));
+  if (values.rows == 0 || values.rows >= EV_NONE || values.cols == 0 || values.cols > EV_SLATE_MAX_COLUMNS || names.cols != 1)
+    return ev_fail(EV_ECORRUPT, "%s: columns of the wrong shape", ev_pack_path(m->pack));
+  m->n_items = values.rows;
+  item_columns *x = m->state = ev_zalloc(1, sizeof *x);
+  if (x == NULL) return EV_ENOMEM;
+  x->values = values.data;
+  const char *at = names.data, *end = at + names.rows;
+  for (x->n = 0; x->n < values.cols; x->n++) {
+    const char *stop = at < end ? memchr(at, '\n', (size_t)(end - at)) : NULL;
+    if (stop == NULL || stop == at || stop - at > NAME_MAX || memchr(at, '\0', (size_t)(stop - at)) != NULL)
+      return ev_fail(EV_ECORRUPT, "%s: column %zu has no name", ev_pack_path(m->pack), x->n);
+    memcpy(x->names[x->n], at, (size_t)(stop - at));
+    for (size_t c = 0; c < x->n; c++)
+      if (strcmp(x->names[c], x->names[x->n]) == 0) return ev_fail(EV_ECORRUPT, "%s: two columns called '%s'", ev_pack_path(m->pack), x->names[c]);
+    at = stop + 1;
+  }
+  return at == end ? EV_OK : ev_fail(EV_ECORRUPT, "%s: more names than columns", ev_pack_path(m->pack));
+}
+
+static void close_kind(ev_model *m) { ev_free(m->state); }
+
+ev_status ev_model_fill(const ev_model *m, ev_slate *s) {
+  if (m->kind != &ev_kind_item_columns) return ev_fail(EV_EINVAL, "a model of kind %s has no columns", m->kind->name);
+  const item_columns *x = m->state;
+  size_t n = ev_slate_n(s);
+  float *out[EV_SLATE_MAX_COLUMNS];
+  for (size_t i = 0; i < n; i++)
+    if (ev_slate_items(s)[i] >= m->n_items) return ev_fail(EV_EINVAL, "item %u: the model knows %zu", ev_slate_items(s)[i], m->n_items);
+  for (size_t c = 0; c < x->n; c++) EV_TRY(ev_slate_column(s, x->names[c], &out[c]));
+  for (size_t c = 0; c < x->n; c++) out[c] = ev_slate_find(s, x->names[c]); /* making one may have moved the others */
+  const uint32_t *items = ev_slate_items(s);
+  for (size_t i = 0; i < n; i++) {
+    const float *row = x->values + items[i] * x->n;
+    if (i + 8 < n) __builtin_prefetch(x->values + items[i + 8] * x->n);
+    for (size_t c = 0; c < x->n; c++) out[c][i] = row[c];
+  }
+  return EV_OK;
+}
+
+const ev_kind ev_kind_item_columns = {.name = "item_columns", .open = open_kind, .close = close_kind};
