@@ -17,6 +17,7 @@
 
 #define DIMS_MAX 4096
 #define TOLERANCE 1e-5 /* relative, of the residual in the preconditioner's norm */
+#define WALK 8         /* a walk is taken where it keeps fewer than one in so many items: beyond, the index decides */
 #define BLOCK 256      /* rows gathered at once, where the steps did not end */
 
 /* ---- Fit -----------------------------------------------------------------------------------------------*/
@@ -287,7 +288,8 @@ static ev_status search_one(const asking *a, size_t i, const float *q, const uin
   size_t want = a->k + n_seen < x->n_items ? a->k + n_seen : x->n_items, used = 0;
   uint32_t *found = ev_alloc(want, sizeof *found), *ids = a->ids + i * a->k;
   float *found_scores = ev_alloc(want, sizeof *found_scores), *scores = a->scores + i * a->k;
-  ev_search s = {.k = want, .effort = a->effort};
+  unsigned effort = a->effort > 0 ? a->effort : ev_index_opts(x->index)->effort;
+  ev_search s = {.k = want, .effort = effort, .walk = WALK * (effort > want ? effort : want) < x->n_items};
   ev_status status = found == NULL || found_scores == NULL ? EV_ENOMEM : ev_index_search(x->index, q, 1, &s, found, found_scores);
   for (size_t f = 0; f < want && used < a->k && status == EV_OK && found[f] != EV_NONE; f++) {
     if (n_seen > 0 && ev_sorted_has(seen, n_seen, found[f])) continue;

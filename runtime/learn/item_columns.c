@@ -1,8 +1,9 @@
-/* item_columns.c - columns of numbers over items, for slates to look up.
+/* item_columns.c - columns of numbers over items, for slates to look up; and clusters of items, which make good ones.
  *
  * Arrays: names u8 (bytes), one name after the other, each ended by a newline; values f32 (n_items, n_columns): an item's numbers lie
  * together, so that a candidate costs one or two lines of cache however many columns there are. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "kinds.h"
@@ -14,6 +15,8 @@ ev_status ev_fit_item_columns(const char *path, const char *const *names, const 
   for (size_t c = 0; c < n_columns; c++) {
     size_t len = strlen(names[c]);
     if (len == 0 || len > NAME_MAX || strpbrk(names[c], "\n") != NULL || strcmp(names[c], "score") == 0) return ev_fail(EV_EINVAL, "'%.60s' is no name for a column", names[c]);
+    for (size_t other = 0; other < c; other++)
+      if (strcmp(names[other], names[c]) == 0) return ev_fail(EV_EINVAL, "two columns called '%s'", names[c]);
     for (size_t i = 0; i < n_items; i++)
       if (!isfinite(columns[c][i])) return ev_fail(EV_EINVAL, "column '%s': the number of item %zu is %g", names[c], i, (double)columns[c][i]);
   }
@@ -68,13 +71,18 @@ static ev_status open_kind(ev_model *m) {
 
 static void close_kind(ev_model *m) { ev_free(m->state); }
 
-ev_status ev_model_fill(const ev_model *m, ev_slate *s) {
+static ev_status knows(const ev_model *m, ev_slate *s) {
   if (m->kind != &ev_kind_item_columns) return ev_fail(EV_EINVAL, "a model of kind %s has no columns", m->kind->name);
+  for (size_t i = 0; i < ev_slate_n(s); i++)
+    if (ev_slate_items(s)[i] >= m->n_items) return ev_fail(EV_EINVAL, "item %u: the model knows %zu", ev_slate_items(s)[i], m->n_items);
+  return EV_OK;
+}
+
+ev_status ev_model_fill(const ev_model *m, ev_slate *s) {
+  EV_TRY(knows(m, s));
   const item_columns *x = m->state;
   size_t n = ev_slate_n(s);
   float *out[EV_SLATE_MAX_COLUMNS];
-  for (size_t i = 0; i < n; i++)
-    if (ev_slate_items(s)[i] >= m->n_items) return ev_fail(EV_EINVAL, "item %u: the model knows %zu", ev_slate_items(s)[i], m->n_items);
   for (size_t c = 0; c < x->n; c++) EV_TRY(ev_slate_column(s, x->names[c], &out[c]));
   for (size_t c = 0; c < x->n; c++) out[c] = ev_slate_find(s, x->names[c]); /* making one may have moved the others */
   const uint32_t *items = ev_slate_items(s);
@@ -86,4 +94,68 @@ ev_status ev_model_fill(const ev_model *m, ev_slate *s) {
   return EV_OK;
 }
 
+static int ascending(const void *a, const void *b) {
+  float x = *(const float *)a, y = *(const float *)b;
+  return (x > y) - (x < y);
+}
+
+ev_status ev_model_share(const ev_model *m, const ev_requests *r, ev_slate *s, const char *column, float *out) {
+  EV_TRY(knows(m, s));
+  EV_TRY(ev_requests_check(r, m->n_items));
+  const item_columns *x = m->state;
+  size_t c = 0, n = r->history_ptr[1] - r->history_ptr[0], used = 0;
+  while (c < x->n && strcmp(x->names[c], column) != 0) c++;
+  if (c == x->n) return ev_fail(EV_EINVAL, "the model has no column '%.60s'", column);
+  float *number = ev_alloc(n, sizeof *number), *share = ev_alloc(n, sizeof *share);
+  ev_status status = number == NULL || share == NULL ? EV_ENOMEM : EV_OK;
+  if (status == EV_OK) {
+    for (size_t i = 0; i < n; i++) number[i] = x->values[r->history[r->history_ptr[0] + i] * x->n + c];
+    qsort(number, n, sizeof *number, ascending);
+    for (size_t i = 0; i < n; i++) { /* each number once, with its share */
+      if (used == 0 || number[i] != number[used - 1]) number[used] = number[i], share[used++] = 0;
+      share[used - 1] += 1 / (float)n;
+    }
+    for (size_t i = 0; i < ev_slate_n(s); i++) {
+      float own = x->values[ev_slate_items(s)[i] * x->n + c];
+      size_t at = 0;
+      for (size_t len = used; len > 1; len -= len / 2) at += (size_t)(number[at + len / 2] <= own) * (len / 2);
+      out[i] = used > 0 && number[at] == own ? share[at] : 0;
+    }
+  }
+  ev_free(number);
+  ev_free(share);
+  return status;
+}
+
 const ev_kind ev_kind_item_columns = {.name = "item_columns", .open = open_kind, .close = close_kind};
+
+/* ---- Clusters ------------------------------------------------------------------------------------------*/
+#define ROUNDS 20
+
+/* Item vectors as a pack has them: f32 rows, or codes of the f32 form, whose rows are padded. */
+static bool vectors_of(const ev_model *m, ev_array *out, size_t *stride, size_t *d) {
+  ev_array user;
+  const char *kind = m->kind->name;
+  bool indexed = strcmp(kind, "indexed") == 0;
+  if (!indexed && strcmp(kind, "factors") != 0 && strcmp(kind, "vectors") != 0) return false;
+  if (indexed && !ev_pack_find(m->pack, "index.vectors", out) && !ev_pack_find(m->pack, "index.codes", out)) return false;
+  if (!indexed && !ev_pack_find(m->pack, "item", out)) return false;
+  *stride = out->cols * ev_dtype_size(out->dtype);
+  *d = indexed && ev_pack_find(m->pack, "user", &user) ? user.cols : out->cols; /* as opening has checked them */
+  return true;
+}
+
+ev_status ev_model_clusters(const ev_model *m, uint32_t *out, size_t k, uint64_t seed) {
+  ev_array rows;
+  size_t stride, d;
+  if (!vectors_of(m, &rows, &stride, &d)) return ev_fail(EV_EINVAL, "a model of kind %s has no vectors of items", m->kind->name);
+  float *x = ev_alloc(m->n_items, d * sizeof *x);
+  if (x == NULL) return EV_ENOMEM;
+  for (size_t i = 0; i < m->n_items; i++) {
+    memcpy(x + i * d, (const char *)rows.data + i * stride, d * sizeof *x);
+    ev_vectors_unit(x + i * d, d);
+  }
+  ev_status status = ev_clusters(out, x, m->n_items, d, k, ROUNDS, seed);
+  ev_free(x);
+  return status;
+}

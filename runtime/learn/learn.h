@@ -142,6 +142,14 @@ ev_status ev_fit_item_columns(const char *path, const char *const *names, const 
 /* Makes the model's columns those of the slate, each candidate having its item's number. EV_EINVAL: a model of another kind, an item that it does not know. */
 ev_status ev_model_fill(const ev_model *m, ev_slate *s);
 
+/* out (n of the slate): the share of the request's history whose items have the candidate's number in that column; 0 without a history.
+ * r->n == 1. EV_EINVAL as above, and: no such column. */
+ev_status ev_model_share(const ev_model *m, const ev_requests *r, ev_slate *s, const char *column, float *out);
+
+/* Clusters of the items by the directions of their vectors (ev_clusters). Kinds with item vectors: factors, indexed, vectors.
+ * @param[out] out (n_items) */
+ev_status ev_model_clusters(const ev_model *m, uint32_t *out, size_t k, uint64_t seed);
+
 /* Graph filtering in closed form (GF-CF: Shen et al. 2021) with blurring and sharpening (BSPM: Choi et al. 2023). With
  * R̃ = Dᵤ^-user_power X Dᵢ^-item_power, scaled to a largest singular value of 1, P = R̃ᵀR̃, and V the n_dims leading right
  * singular vectors of R̃, σ their values (σ₁ = 1):

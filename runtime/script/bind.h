@@ -163,6 +163,8 @@ void ev_bind_graph(lua_State *L);
 void ev_bind_tensor(lua_State *L);
 void ev_bind_train(lua_State *L);
 void ev_bind_pareto(lua_State *L);
+void ev_bind_columns(lua_State *L); /* after data, fits and models */
+int ev_lua_slate_weigh(lua_State *L); /* a method of slates */
 void ev_bind_batches(lua_State *L); /* after data, models and graphs: it gives them methods */
 
 #endif

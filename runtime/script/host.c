@@ -71,6 +71,7 @@ static int open_native(lua_State *L) {
   ev_bind_train(L);
   ev_bind_batches(L);
   ev_bind_pareto(L);
+  ev_bind_columns(L);
   lua_getfield(L, LUA_REGISTRYINDEX, "ev.host");
   ev_host *h = lua_touserdata(L, -1);
   lua_pop(L, 1);
