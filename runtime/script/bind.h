@@ -136,6 +136,7 @@ typedef struct ev_lmodel {
   ev_model *model; /* owned */
   uint64_t serial; /* batch whose answers are kept; 0 = none */
   size_t k, rows;
+  unsigned effort;
   uint32_t *ids;   /* (rows, k) owned */
   float *scores;
 } ev_lmodel;
@@ -173,6 +174,8 @@ void ev_bind_pareto(lua_State *L);
 void ev_bind_step(lua_State *L);
 void ev_bind_asks(lua_State *L);
 void ev_bind_process(lua_State *L);
+void ev_bind_columns(lua_State *L); /* after data, fits and models */
+int ev_lua_slate_weigh(lua_State *L); /* a method of slates */
 void ev_bind_batches(lua_State *L); /* after data, models and graphs: it gives them methods */
 
 #endif

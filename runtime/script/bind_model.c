@@ -238,14 +238,15 @@ static ev_status fits_snapshot(const ev_lmodel *h, const ev_lrequest *q) {
   return ev_fail(EV_EINVAL, "the model knows %zu items, the data %zu", ev_model_n_items(h->model), q->batch.n_items);
 }
 
-static int model_recall(lua_State *L) { /* model:recall(request, slate[, n]): the n best, appended */
+static int model_recall(lua_State *L) { /* model:recall(request, slate[, n[, effort]]): the n best, appended; effort of a model with an index */
   ev_lmodel *h = ev_lua_model(L, 1);
   ev_lrequest *q = ev_lua_request(L, 2);
   ev_slate *s = ev_lua_slate(L, 3);
   size_t k = lua_isnoneornil(L, 4) ? q->n : (size_t)ev_lua_integer(L, 4, 1, RECALL_MAX);
+  unsigned effort = lua_isnoneornil(L, 5) ? 0 : (unsigned)ev_lua_integer(L, 5, 0, 1000000);
   EV_CHECK(L, fits_snapshot(h, q));
   if (k > q->batch.n_items) k = q->batch.n_items;
-  if (h->serial != q->batch.serial || h->k < k) {
+  if (h->serial != q->batch.serial || h->k < k || h->effort != effort) {
     size_t n = q->batch.r.n;
     h->serial = 0;
     if (h->rows * h->k < n * k || h->ids == NULL) {
@@ -258,7 +259,8 @@ static int model_recall(lua_State *L) { /* model:recall(request, slate[, n]): th
     }
     h->rows = n;
     h->k = k;
-    EV_CHECK(L, ev_model_recall(h->model, &q->batch.r, k, h->ids, h->scores));
+    h->effort = effort;
+    EV_CHECK(L, ev_model_search(h->model, &q->batch.r, k, effort, h->ids, h->scores));
     h->serial = q->batch.serial;
   }
   EV_CHECK(L, ev_slate_append(s, h->ids + q->row * h->k, h->scores + q->row * h->k, k, 0));

@@ -91,6 +91,7 @@ static int open_native(lua_State *L) {
   ev_bind_step(L);
   ev_bind_asks(L);
   ev_bind_process(L);
+  ev_bind_columns(L);
   ev_host *h = ev_lua_host(L);
   lua_pushstring(L, h->root);
   lua_setfield(L, -2, "root");
