@@ -33,7 +33,9 @@ static ev_status run_versions(json_t *opts) {
   size_t i;
   if (json_array_size(list) == 0) printf("no versions\n");
   else printf("%-12s  %-11s  %-19s  %-12s  %-8s  %s\n", "version", "state", "since", "parent", "reward", "source");
-  json_array_foreach(list, i, v) print_version(v);
+  json_array_foreach(list, i, v) {
+    print_version(v);
+  }
   json_decref(said);
   return EV_OK;
 }
@@ -82,9 +84,15 @@ static void print_staged(const json_t *said, const char *then) {
            json_number_value(json_object_get(metric, "champion")), json_number_value(json_object_get(d, "value")), json_number_value(json_object_get(d, "low")),
            json_number_value(json_object_get(d, "high")));
   }
-  json_array_foreach(json_object_get(said, "migrated"), i, w) printf("migrated: the learning state of %s\n", json_string_value(w));
-  json_array_foreach(json_object_get(said, "drops"), i, w) printf("dropped: the learning state %s.%s\n", text_of(w, "agent", "?"), text_of(w, "state", "?"));
-  json_array_foreach(json_object_get(said, "warnings"), i, w) printf("warning: %s\n", json_string_value(w));
+  json_array_foreach(json_object_get(said, "migrated"), i, w) {
+    printf("migrated: the learning state of %s\n", json_string_value(w));
+  }
+  json_array_foreach(json_object_get(said, "drops"), i, w) {
+    printf("dropped: the learning state %s.%s\n", text_of(w, "agent", "?"), text_of(w, "state", "?"));
+  }
+  json_array_foreach(json_object_get(said, "warnings"), i, w) {
+    printf("warning: %s\n", json_string_value(w));
+  }
 }
 
 static ev_status run_stage(json_t *opts) {

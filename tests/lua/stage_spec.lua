@@ -187,12 +187,13 @@ describe("the gate", function()
   it("refuses what measures worse than the champion beyond doubt, and nothing else", function()
     local best, worst = run("agent:popular", { gate = false }).version, composition("worst", "-1")
     local message = refused("ndcg@20", run, worst, { champion = best, gate = { metric = "ndcg@20", users = 1 } })
-    local of, their, low, high = message:match
-      "ndcg@20 is ([%d.]+), the champion's ([%d.]+): a difference of %-[%d.]+ %[(%-[%d.]+), (%-[%d.]+)%]"
+    local pattern = "ndcg@20 is ([%d.]+), the champion's ([%d.]+): a difference of %-[%d.]+ %[(%-[%d.]+), (%-[%d.]+)%]"
+    local of, their, low, high = message:match(pattern)
     assert.is_not_nil(of, message)
     assert.is_true(tonumber(of) < tonumber(their) and tonumber(low) < tonumber(high) and tonumber(high) < -0.02 * tonumber(their))
     -- as world.evaluate measures it
-    assert.near(tonumber(their), world.evaluate({ composition = "agent:popular", data = "tiny", fold = "valid", seed = 1, bootstrap = 0 }).metrics["ndcg@20"].value, 5e-5)
+    assert.near(tonumber(their),
+      world.evaluate({ composition = "agent:popular", data = "tiny", fold = "valid", seed = 1, bootstrap = 0 }).metrics["ndcg@20"].value, 5e-5)
     local same = run(best, { champion = best, gate = { metric = "ndcg@20", users = 1 } }).gate.metric
     assert.same({ 0, 0, 0 }, { same.difference.value, same.difference.low, same.difference.high })
     run(worst, { champion = best, gate = { metric = "ndcg@20", users = 1, margin = 1 } }) -- a margin of everything lets anything pass
