@@ -143,6 +143,7 @@ ev_status ev_lua_json_decode(lua_State *L, const char *text, size_t len); /* pus
 
 /* Each adds its functions to the table on top of the stack. */
 void ev_bind_base(lua_State *L);
+void ev_bind_process(lua_State *L);
 void ev_bind_json(lua_State *L);
 void ev_bind_yaml(lua_State *L);
 void ev_bind_vector(lua_State *L);
@@ -162,7 +163,6 @@ void ev_bind_graph(lua_State *L);
 void ev_bind_tensor(lua_State *L);
 void ev_bind_train(lua_State *L);
 void ev_bind_pareto(lua_State *L);
-void ev_bind_process(lua_State *L);
 void ev_bind_batches(lua_State *L); /* after data, models and graphs: it gives them methods */
 
 #endif

@@ -51,6 +51,7 @@ static ev_status find_root(char out[PATH_MAX]) {
 static int open_native(lua_State *L) {
   lua_newtable(L);
   ev_bind_base(L);
+  ev_bind_process(L);
   ev_bind_json(L);
   ev_bind_yaml(L);
   ev_bind_vector(L);
@@ -71,7 +72,6 @@ static int open_native(lua_State *L) {
   ev_bind_train(L);
   ev_bind_batches(L);
   ev_bind_pareto(L);
-  ev_bind_process(L);
   lua_getfield(L, LUA_REGISTRYINDEX, "ev.host");
   ev_host *h = lua_touserdata(L, -1);
   lua_pop(L, 1);
