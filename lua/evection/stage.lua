@@ -4,6 +4,7 @@
 -- files beside it, and version.json. What serves is loaded from there, so that an edit under way reaches nobody.
 
 local native = require "evection.native"
+local carry = require "evection.carry"
 local compose = require "evection.compose"
 local faults = require "evection.faults"
 local runner = require "evection.runner"
@@ -61,7 +62,9 @@ function stage.find(prefix)
   local found
   for _, name in ipairs(native.list(folder())) do
     if is_version(name) and name:sub(1, #prefix) == prefix then
-      if found then native.raise("invalid", ("version '%s': there are several that begin so, such as %s and %s"):format(prefix, found:sub(1, 16), name:sub(1, 16))) end
+      if found then
+        native.raise("invalid", ("version '%s': there are several that begin so, such as %s and %s"):format(prefix, found:sub(1, 16), name:sub(1, 16)))
+      end
       found = name
     end
   end
@@ -186,169 +189,6 @@ function stage.prune(args)
     end
   end
   return gone
-end
-
--- ---- Learning state -----------------------------------------------------------------------------------------
-
-local function shape(s)
-  if s.n then return ("%d numbers"):format(s.n) end
-  local o = s.options
-  return ("%s, n %d%s, window %s%s"):format(o.kind, o.n or 1, o.n_dims and (", n_dims %d"):format(o.n_dims) or "", o.window or "as usual", o.diagonal and ", diagonal" or "")
-end
-
-local function fresh(options)
-  local copy = {}
-  for key, value in pairs(options) do copy[key] = value end
-  return copy
-end
-
--- Whether a state has learnt anything. One that cannot be opened might have.
-local function holds(s)
-  if not native.exists(s.path) then return false end
-  local ok, result = pcall(function()
-    local state = runner.open_one(s, s.path)
-    if s.options then
-      local stats = state:stats()
-      return stats.updates > 0 or stats.shown > 0
-    end
-    for i = 0, s.n - 1 do
-      if state:get(i) ~= 0 then return true end
-    end
-    return false
-  end)
-  return not ok or result
-end
-
--- A state as it stands now, in this process's memory. What was shown and is not settled stays behind.
-local function copy_of(s)
-  if s.options then
-    local draft = ("%s.draft%d"):format(s.path, native.pid())
-    local copy = native.arms(nil, fresh(s.options))
-    native.arms_snapshot(native.arms(s.path, s.options), draft)
-    local ok, why = pcall(native.arms_restore, copy, draft)
-    native.remove(draft)
-    if not ok then error(why, 0) end
-    return copy
-  end
-  local live, copy = native.state(s.path, s.n), native.state(nil, s.n)
-  for i = 0, s.n - 1 do
-    local value = live:get(i)
-    if value ~= 0 then copy:add(i, value) end
-  end
-  return copy
-end
-
-local function journal_of(w, name) return ("%s/%s.migration"):format(runner.state_folder(w), name) end
-
--- Ends what a journal says is under way: each move is made, if it was not yet.
-local function finish(path, journal)
-  for _, move in ipairs(journal.moves or {}) do
-    if native.exists(move.from) then native.rename(move.from, move.to) end
-  end
-  journal.moves = nil
-  native.write_file(path, native.json_encode(journal))
-end
-
--- The agent of the new composition that takes over what the old one's of that name knew; nil: there is none.
-local function heir(c, name)
-  local found
-  for _, node in ipairs(c.nodes) do
-    if node.agent.name == name then
-      if node.agent.migrate then return node end
-      found = found or node
-    end
-  end
-  return found
-end
-
--- What the champion keeps that the new version would not open, by agent: { name, lost = {states}, new = {states}, node }
-local function changes(c, old, w, seed)
-  local opened, before, by_agent, list = {}, {}, {}, {}
-  for _, s in ipairs(runner.states(w, c.nodes, seed)) do opened[s.file] = s end
-  for _, s in ipairs(runner.states(w, old.nodes, seed)) do before[s.file] = s end
-  for _, file in ipairs(compose.sorted_keys(before)) do
-    local s = before[file]
-    if not opened[file] and holds(s) then
-      local change = by_agent[s.agent]
-      if not change then
-        change = { agent = s.agent, lost = {}, new = {}, node = heir(c, s.agent) }
-        by_agent[s.agent], list[#list + 1] = change, change
-      end
-      change.lost[#change.lost + 1] = s
-    end
-  end
-  for _, file in ipairs(compose.sorted_keys(opened)) do
-    local change = by_agent[opened[file].agent]
-    if change and not before[file] then table.insert(change.new, opened[file]) end
-  end
-  return list
-end
-
-local function drops_of(list)
-  local drops = native.array {}
-  for _, change in ipairs(list) do
-    if not change.node or not change.node.agent.migrate then
-      for _, s in ipairs(change.lost) do
-        drops[#drops + 1] = { agent = s.agent, state = s.name, shape = shape(s), why = change.node and "it has another shape now" or "the agent is not in it" }
-      end
-    end
-  end
-  return drops
-end
-
-local function drops_text(drops)
-  local parts = {}
-  for i, d in ipairs(drops) do parts[i] = ("%s.%s (%s: %s)"):format(d.agent, d.state, d.shape, d.why) end
-  return table.concat(parts, ", ")
-end
-
--- One agent's states, carried over by itself. All new files come to be, or none; the old ones are not touched.
-local function migrate_one(change, old_version, w)
-  local node, path, pid = change.node, journal_of(w, change.agent), native.pid()
-  native.mkdirs(runner.state_folder(w))
-  local parts = { node.agent.hash }
-  for _, s in ipairs(change.lost) do parts[#parts + 1] = s.file end
-  for _, s in ipairs(change.new) do parts[#parts + 1] = s.file end
-  local key, journal = native.hash(table.concat(parts, "\n")), read_json(path)
-  if journal and journal.moves then finish(path, journal) end
-  if journal and journal.key == key then return false end -- this text has done it: its state has learnt since
-  local states, moves = {}, native.array {}
-  for _, s in ipairs(change.lost) do
-    states[s.name] = states[s.name] or {}
-    states[s.name].old = copy_of(s)
-  end
-  for _, s in ipairs(change.new) do
-    local draft = ("%s.draft%d"):format(s.path, pid)
-    native.remove(draft)
-    states[s.name] = states[s.name] or {}
-    states[s.name].new = runner.open_one(s, draft)
-    moves[#moves + 1] = { from = draft, to = s.path, state = s }
-  end
-  local ok, why = pcall(node.agent.migrate, old_version, states)
-  if ok then
-    ok, why = pcall(function()
-      local all = native.array {}
-      for _, move in ipairs(moves) do
-        local s = move.state
-        if s.options then -- after a crash of the machine the snapshot is what counts
-          native.arms_snapshot(states[s.name].new, move.from .. ".snapshot")
-          all[#all + 1] = { from = move.from .. ".snapshot", to = move.to .. ".snapshot" }
-        end
-        if native.exists(move.to) then all[#all + 1] = { from = move.to, to = move.to .. ".before" } end
-        all[#all + 1] = { from = move.from, to = move.to }
-      end
-      native.write_file(path, native.json_encode { key = key, old_version = old_version, at_ms = native.wall_ms(), moves = all }) -- from here on it is done
-      finish(path, read_json(path))
-    end)
-  end
-  if not ok then
-    for _, move in ipairs(moves) do
-      native.remove(move.from)
-      native.remove(move.from .. ".snapshot")
-    end
-    native.raise("failed", ("node %s: migrate: %s; nothing was changed"):format(node.name, tostring(why)))
-  end
-  return true
 end
 
 -- ---- Gate ---------------------------------------------------------------------------------------------------
@@ -483,10 +323,11 @@ local function measure(gate, path, args, w, progress, warnings)
   local new, challenger, n = values(path)
   local old, champion = values(against)
   local d = native.paired_bootstrap(old, new, args.seed, RESAMPLES)
-  local found = { metric = gate.metric, champion = champion, challenger = challenger, difference = { value = d.value, low = d.low, high = d.high }, margin = gate.margin, n_users = n }
+  local found = { metric = gate.metric, champion = champion, challenger = challenger, margin = gate.margin, n_users = n,
+    difference = { value = d.value, low = d.low, high = d.high } }
   if d.high < -gate.margin * math.abs(champion) then
-    native.raise("failed", ("the gate: %s is %.4f, the champion's %.4f: a difference of %.4f [%.4f, %.4f] over %d users, worse than the margin of %g %%"):format(
-      gate.metric, challenger, champion, d.value, d.low, d.high, n, gate.margin * 100))
+    local words = "the gate: %s is %.4f, the champion's %.4f: a difference of %.4f [%.4f, %.4f] over %d users, worse than the margin of %g %%"
+    native.raise("failed", words:format(gate.metric, challenger, champion, d.value, d.low, d.high, n, gate.margin * 100))
   end
   return found
 end
@@ -528,15 +369,16 @@ function stage.run(args)
   local c, about = stage.snapshot(edited, { source = source, parent = args.champion, of_version = of_version })
   local progress = reporter(c.hash)
 
-  local changed, old = {}, nil
+  local changed = {}
   if args.champion and args.champion ~= c.hash then
-    local why
-    old, why = verify(inside(args.champion), args.champion)
-    if old then changed = changes(c, old, w, seed)
-    else warnings[#warnings + 1] = ("the champion's version cannot be read: whether it has learning state that is dropped is not known (%s)"):format(why) end
+    local old, why = verify(inside(args.champion), args.champion)
+    if old then changed = carry.changes(c, old, w, seed)
+    else warnings[#warnings + 1] = ("the champion's version cannot be read: whether its learning state is dropped is not known (%s)"):format(why) end
   end
-  local drops = drops_of(changed)
-  if #drops > 0 and not args.drop_state then native.raise("failed", ("would drop the learning state of %s; say drop_state to do so"):format(drops_text(drops))) end
+  local drops = carry.drops(changed)
+  if #drops > 0 and not args.drop_state then
+    native.raise("failed", ("would drop the learning state of %s; say drop_state to do so"):format(carry.text(drops)))
+  end
 
   local run = runner.fit(c, w, { folds = ALL, seed = seed, progress = progress, state = "memory" })
   local report = smoke(run, w, gate, args, warnings) or { probes = 0 }
@@ -546,13 +388,15 @@ function stage.run(args)
   for _, change in ipairs(changed) do
     if change.node and change.node.agent.migrate then
       local name = change.agent
-      if migrate_one(change, args.champion, w) then migrated[#migrated + 1] = name
+      if carry.migrate(change, args.champion, w) then migrated[#migrated + 1] = name
       else warnings[#warnings + 1] = ("%s has migrated its learning state before: it goes on with that"):format(name) end
     end
   end
 
   local nodes, recalls = native.array {}, recalls_of(run.list)
-  for i, node in ipairs(run.list) do nodes[i] = { name = node.name, agent = node.agent.name, role = node.role, fitted = node.key ~= nil and not node.cached or nil } end
+  for i, node in ipairs(run.list) do
+    nodes[i] = { name = node.name, agent = node.agent.name, role = node.role, fitted = node.key ~= nil and not node.cached or nil }
+  end
   run = nil -- luacheck: ignore
   collectgarbage() -- models and views are mapped: what serves maps its own
   collectgarbage()
@@ -560,8 +404,9 @@ function stage.run(args)
   for _, version in ipairs(args.live or {}) do live[#live + 1] = version end
   stage.prune { live = live }
   return {
-    version = c.hash, composition = inside(c.hash) .. "/composition.yaml", files = of_version and native.array {} or native.array(edited.files), source = about.source,
-    parent = about.parent, recalls = recalls, nodes = nodes, warnings = warnings, drops = drops, migrated = migrated, gate = report,
+    version = c.hash, composition = inside(c.hash) .. "/composition.yaml", source = about.source, parent = about.parent,
+    files = of_version and native.array {} or native.array(edited.files), recalls = recalls,
+    nodes = nodes, warnings = warnings, drops = drops, migrated = migrated, gate = report,
     seconds = native.now() - started,
   }
 end

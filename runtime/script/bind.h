@@ -152,6 +152,7 @@ ev_status ev_json_number(double x, ev_buf *out);                /* the shortest 
 
 /* Each adds its functions to the table on top of the stack. */
 void ev_bind_base(lua_State *L);
+void ev_bind_process(lua_State *L);
 void ev_bind_json(lua_State *L);
 void ev_bind_yaml(lua_State *L);
 void ev_bind_vector(lua_State *L);
@@ -173,7 +174,6 @@ void ev_bind_train(lua_State *L);
 void ev_bind_pareto(lua_State *L);
 void ev_bind_step(lua_State *L);
 void ev_bind_asks(lua_State *L);
-void ev_bind_process(lua_State *L);
 void ev_bind_columns(lua_State *L); /* after data, fits and models */
 int ev_lua_slate_weigh(lua_State *L); /* a method of slates */
 void ev_bind_batches(lua_State *L); /* after data, models and graphs: it gives them methods */

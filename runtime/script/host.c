@@ -68,6 +68,7 @@ static ev_status find_root(char out[PATH_MAX]) {
 static int open_native(lua_State *L) {
   lua_newtable(L);
   ev_bind_base(L);
+  ev_bind_process(L);
   ev_bind_json(L);
   ev_bind_yaml(L);
   ev_bind_vector(L);
@@ -90,7 +91,6 @@ static int open_native(lua_State *L) {
   ev_bind_pareto(L);
   ev_bind_step(L);
   ev_bind_asks(L);
-  ev_bind_process(L);
   ev_bind_columns(L);
   ev_host *h = ev_lua_host(L);
   lua_pushstring(L, h->root);

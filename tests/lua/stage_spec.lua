@@ -187,11 +187,13 @@ describe("the gate", function()
   it("refuses what measures worse than the champion beyond doubt, and nothing else", function()
     local best, worst = run("agent:popular", { gate = false }).version, composition("worst", "-1")
     local message = refused("ndcg@20", run, worst, { champion = best, gate = { metric = "ndcg@20", users = 1 } })
-    local of, their, low, high = message:match "ndcg@20 is ([%d.]+), the champion's ([%d.]+): a difference of %-[%d.]+ %[(%-[%d.]+), (%-[%d.]+)%]"
+    local pattern = "ndcg@20 is ([%d.]+), the champion's ([%d.]+): a difference of %-[%d.]+ %[(%-[%d.]+), (%-[%d.]+)%]"
+    local of, their, low, high = message:match(pattern)
     assert.is_not_nil(of, message)
     assert.is_true(tonumber(of) < tonumber(their) and tonumber(low) < tonumber(high) and tonumber(high) < -0.02 * tonumber(their))
     -- as world.evaluate measures it
-    assert.near(tonumber(their), world.evaluate({ composition = "agent:popular", data = "tiny", fold = "valid", seed = 1, bootstrap = 0 }).metrics["ndcg@20"].value, 5e-5)
+    assert.near(tonumber(their),
+      world.evaluate({ composition = "agent:popular", data = "tiny", fold = "valid", seed = 1, bootstrap = 0 }).metrics["ndcg@20"].value, 5e-5)
     local same = run(best, { champion = best, gate = { metric = "ndcg@20", users = 1 } }).gate.metric
     assert.same({ 0, 0, 0 }, { same.difference.value, same.difference.low, same.difference.high })
     run(worst, { champion = best, gate = { metric = "ndcg@20", users = 1, margin = 1 } }) -- a margin of everything lets anything pass
@@ -280,6 +282,29 @@ describe("learning state", function()
       assert.is_nil(name:match "%.draft", name)
     end
     assert.equal(2, beside)
+  end)
+
+  it("is carried by the documentation's example as the formulas have it", function()
+    local page = native.read_file(native.root .. "/docs/reference/versions.md")
+    local new = assert(page:match "```lua\n(.-)```")
+    local before = new:gsub("n_dims = 6", "n_dims = 4"):gsub("migrate = .*$", "}\n")
+    local path = support.file("stage/bandit.yaml", "nodes:\n  p: { agent: popular, n: 20 }\n  x: { agent: bandit.lua, from: p }\noutput: x\n")
+    support.file("stage/bandit.lua", before)
+    local champion = run(path).version
+    local old, rng = state_of(champion).model, native.rng(1)
+    for _ = 1, 50 do old:update(0, rng:float(), native.vector { 1, rng:float(), rng:float(), rng:float() }) end
+    support.file("stage/bandit.lua", new)
+    local r = run(path, { champion = champion })
+    assert.same({ "bandit" }, r.migrated)
+    local model = state_of(r.version).model
+    local means, deviations = old:beliefs(2, { rule = "ucb" }, native.vector { 1, 0.5, 0.2, 0.9, 1, 0.1, 0.7, 0.3 })
+    local mean, deviation = model:beliefs(2, { rule = "ucb" }, native.vector { 1, 0.5, 0.2, 0.9, 0, 0, 1, 0.1, 0.7, 0.3, 0, 0 })
+    for i = 1, 2 do
+      assert.near(means[i], mean[i], 1e-12)
+      assert.near(deviations[i], deviation[i], 1e-12)
+    end
+    local _, prior = model:beliefs(1, { rule = "ucb", alpha = 1 }, native.vector { 0, 0, 0, 0, 3, 4 })
+    assert.near(5, prior[1], 1e-9) -- nothing is known there: the prior's deviation is |x|
   end)
 
   it("that a migration cannot carry stays as it was, and the stage fails", function()
