@@ -130,7 +130,7 @@ static ev_status add_value(ev_item_batch *b, const live_side *s, const ev_items_
   char scratch[40];
   const char *text;
   size_t len, i;
-  json_t *member;
+  json_t *part;
   ev_column_type type = json_is_number(v) ? EV_FLOAT : json_is_array(v) ? EV_TOKEN_LIST : EV_TOKEN;
   if (json_is_object(v)) return wrong(s, id, name, "is an object; a field is a number, a text or a list of texts");
   type_of(s, r, name, &type);
@@ -144,8 +144,8 @@ static ev_status add_value(ev_item_batch *b, const live_side *s, const ev_items_
     if (!as_text(v, scratch, &text, &len)) return wrong(s, id, name, "is neither a text nor a list of texts");
     return ev_item_batch_token(b, text, len);
   }
-  json_array_foreach(v, i, member) {
-    if (json_is_real(member) || !as_text(member, scratch, &text, &len)) return wrong(s, id, name, "is a list of something else than texts and whole numbers");
+  json_array_foreach(v, i, part) {
+    if (json_is_real(part) || !as_text(part, scratch, &text, &len)) return wrong(s, id, name, "is a list of something else than texts and whole numbers");
     EV_TRY(ev_item_batch_token(b, text, len));
   }
   return EV_OK;
