@@ -82,6 +82,14 @@ static void stage_or(supervisor *s, const char *version, const char *then, json_
   stage(s, version, then, command, ticket, reason);
 }
 
+static json_t *live(const supervisor *s, const member *champion) {
+  char error[1024];
+  board_error(s->b, error);
+  return json_pack("{s:s, s:s, s:s, s:I, s:I, s:s}", "version", champion != NULL ? champion->version : "", "composition", champion != NULL ? champion->source : s->source,
+                   "data", s->o->data, "since_ms", (json_int_t)(champion != NULL ? champion->since_ms : 0), "generation",
+                   (json_int_t)atomic_load(&s->b->reloads) + (champion != NULL), "error", error);
+}
+
 static void verdict(supervisor *s, const json_t *command) { /* of the canary's own tests */
   member *m = member_in(s, MEMBER_CHALLENGER);
   const char *action = json_string_value(json_object_get(command, "action")), *why = json_string_value(json_object_get(command, "why"));
@@ -102,8 +110,14 @@ void versions_command(supervisor *s, json_t *command) {
   json_t *t = json_object_get(command, "ticket");
   json_int_t ticket = json_is_integer(t) ? json_integer_value(t) : -1;
   member *challenger = member_in(s, MEMBER_CHALLENGER), *reserve = member_in(s, MEMBER_RESERVE), *champion = member_in(s, MEMBER_CHAMPION);
+  const json_t *share = json_object_get(command, "share");
+  if (json_is_number(share)) { /* it is an option like the others, and has a place of its own */
+    if (!json_is_object(json_object_get(command, "options"))) json_object_set_new(command, "options", json_object());
+    json_object_set(json_object_get(command, "options"), "share", (json_t *)(uintptr_t)share);
+  }
   if (op == NULL) control_refuse(s, ticket, 400, "a command has an op");
   else if (strcmp(op, "verdict") == 0) verdict(s, command);
+  else if (strcmp(op, "version") == 0) control_reply(s, ticket, 200, live(s, champion));
   else if (strcmp(op, "versions") == 0) control_reply(s, ticket, 200, list(s));
   else if (s->stopping) control_refuse(s, ticket, 503, "the service is stopping");
   else if (champion == NULL) control_refuse(s, ticket, 503, "no version is live");

@@ -380,6 +380,7 @@ static void ready(supervisor *s, member *m, json_t *said) {
   const member *champion = member_in(s, MEMBER_CHAMPION);
   snprintf(m->version, sizeof m->version, "%s", version != NULL ? version : "");
   m->said = json_incref(said);
+  m->of_file = json_array_size(json_object_get(said, "files")) > 0; /* of a version that was kept there is nothing to watch */
   set_state(m, MEMBER_STAGED);
   member *same = NULL;
   for (size_t i = 0; i < TEAMS_MAX; i++)
