@@ -88,8 +88,9 @@ static ev_status flatten(json_t *entry, const char *name, json_t *v, int depth) 
     }
     return EV_OK;
   }
-  json_array_foreach(v, i, inner)
-    if (json_is_real(inner) || json_is_object(inner) || json_is_array(inner) || json_is_null(inner)) return EV_OK; /* vectors and lists of objects are not kept */
+  json_array_foreach(v, i, inner) { /* vectors and lists of objects are not kept */
+    if (json_is_real(inner) || json_is_object(inner) || json_is_array(inner) || json_is_null(inner)) return EV_OK;
+  }
   return json_object_set(entry, name, v) == 0 ? EV_OK : EV_ENOMEM;
 }
 
@@ -221,7 +222,9 @@ static void page(call *c, catalog_side side) {
   if (!number_arg(c, "n", N_DEFAULT, 1, PAGE_MAX, &n)) return;
   json_t *entries = catalog_list(call_front(c)->catalog, side, cursor != NULL && *cursor != '\0' ? cursor : NULL, n), *list = json_array();
   if (entries == NULL) call_error(c, 400, "cursor: it is none of this service");
-  json_array_foreach(entries, i, e) json_array_append_new(list, from_entry(side, e));
+  json_array_foreach(entries, i, e) {
+    json_array_append_new(list, from_entry(side, e));
+  }
   if (entries != NULL) {
     const char *last = i == n ? json_string_value(json_object_get(json_array_get(entries, n - 1), "id")) : "";
     call_json(c, 200, json_pack("{s:s, s:O}", "Cursor", last, side == CATALOG_ITEM ? "Items" : "Users", list));
@@ -265,8 +268,9 @@ static bool categorize(call *c, bool in) {
     return true;
   }
   json_t *e = catalog_get(call_front(c)->catalog, CATALOG_ITEM, parts[0]), *had = list_or_empty(e, "categories"), *list = json_array();
-  json_array_foreach(had, i, old)
+  json_array_foreach(had, i, old) {
     if (!json_is_string(old) || strcmp(json_string_value(old), parts[2]) != 0) json_array_append(list, old);
+  }
   if (in) json_array_append_new(list, json_string(parts[2]));
   json_t *change = json_pack("{s:s, s:o}", "id", parts[0], "categories", json_array_size(list) > 0 ? json_incref(list) : json_null());
   put_merged(c, CATALOG_ITEM, change);

@@ -48,7 +48,7 @@ static ev_status parse_one(parsed_events *out, size_t i, const json_t *o, const 
   EV_TRY(number_field(o, i, "value", 1, &e->value));
   EV_TRY(number_field(o, i, "time", (double)ev_wall_ms(), &time));
   e->time_ms = (int64_t)time;
-  out->items[i] = catalog_find(c, e->item, strlen(e->item));
+  out->items[i] = catalog_known(c, e->item, strlen(e->item));
   if (out->items[i] == EV_NONE) return ev_fail(EV_ENOTFOUND, "event %zu: unknown item '%.60s'", i, e->item);
   return EV_OK;
 }

@@ -133,30 +133,37 @@ static bool admitted(call *c, role needs) {
   return false;
 }
 
-static void answer(call *c) {
-  const char *rest, *allowed = NULL;
-  if (c->too_large) {
-    call_error(c, 413, "the body is larger than 1 MiB");
-    return;
-  }
+/* The route with the longest prefix that fits; *allowed: of one that fits but for the method. */
+static const route *route_of(const call *c, const char **rest, const char **allowed) {
+  const route *best = NULL;
+  *allowed = NULL;
+  *rest = "";
   for (size_t k = 0; k < sizeof tables / sizeof *tables; k++)
     for (const route *r = tables[k]; r->method != NULL; r++) {
-      if (!matches(r, c->path, &rest)) continue;
+      const char *behind;
+      if (!matches(r, c->path, &behind)) continue;
       if (strcmp(r->method, c->method) != 0 && !(strcmp(c->method, "HEAD") == 0 && strcmp(r->method, "GET") == 0)) {
-        allowed = r->method;
-        continue;
+        *allowed = r->method;
+      } else if (best == NULL || strlen(r->prefix) > strlen(best->prefix)) {
+        best = r;
+        *rest = behind;
       }
-      if (!admitted(c, r->needs)) return;
-      if (strlen(rest) > USER_MAX && !r->deep) {
-        call_error(c, 400, "the last part of the path must be 1 to %d bytes", USER_MAX);
-        return;
-      }
-      snprintf(c->rest, sizeof c->rest, "%s", rest);
-      r->fn(c);
-      return;
     }
-  if (allowed != NULL) call_error(c, 405, "not by %.10s; %s is taken here", c->method, allowed);
-  else call_error(c, 404, "no such path; see docs/openapi.yaml");
+  return best;
+}
+
+static void answer(call *c) {
+  const char *rest = "", *allowed;
+  const route *r = route_of(c, &rest, &allowed);
+  if (c->too_large) call_error(c, 413, "the body is larger than 1 MiB");
+  else if (r == NULL && allowed != NULL) call_error(c, 405, "not by %.10s; %s is taken here", c->method, allowed);
+  else if (r == NULL) call_error(c, 404, "no such path; see docs/openapi.yaml");
+  else if (!admitted(c, r->needs)) return;
+  else if (strlen(rest) >= sizeof c->rest || ev_utf8_invalid(rest, strlen(rest)) != strlen(rest)) call_error(c, 400, "the path's last part must be at most %d bytes of UTF-8", USER_MAX);
+  else {
+    snprintf(c->rest, sizeof c->rest, "%s", rest);
+    r->fn(c);
+  }
 }
 
 static enum MHD_Result respond(call *c) {
@@ -361,7 +368,7 @@ static ev_status replay(front *f) {
   if (sqlite3_prepare_v2(ev_ledger_db(l), "SELECT user, item FROM events ORDER BY number", -1, &s, NULL) != SQLITE_OK) status = ev_fail(EV_EIO, "ledger: %s", sqlite3_errmsg(ev_ledger_db(l)));
   while (status == EV_OK && (code = sqlite3_step(s)) == SQLITE_ROW) {
     const char *user = (const char *)sqlite3_column_text(s, 0), *item = (const char *)sqlite3_column_text(s, 1);
-    uint32_t index = user != NULL && item != NULL ? catalog_find(f->catalog, item, strlen(item)) : EV_NONE;
+    uint32_t index = user != NULL && item != NULL ? catalog_known(f->catalog, item, strlen(item)) : EV_NONE;
     if (index != EV_NONE) status = users_add(f->users, user, index);
   }
   if (status == EV_OK && code != SQLITE_DONE) status = ev_fail(EV_EIO, "ledger: %s", sqlite3_errmsg(ev_ledger_db(l)));

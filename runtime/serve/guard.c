@@ -89,8 +89,8 @@ static ev_status read_tokens(guard *g, const char *path) {
   if (stat(path, &st) == 0 && (st.st_mode & S_IROTH) != 0) ev_log(EV_LOG_WARN, "%s: everybody on this machine can read the tokens; chmod 600 keeps them", path);
   ev_status status = EV_OK;
   size_t line = 1;
-  const char *at = text.data, *all = text.data + text.len;
-  for (const char *end; at != NULL && at < all && status == EV_OK; at = end + 1, line++) {
+  const char *at = text.data != NULL ? text.data : "", *all = at + text.len;
+  for (const char *end; at < all && status == EV_OK; at = end + 1, line++) {
     end = memchr(at, '\n', (size_t)(all - at));
     if (end == NULL) end = all;
     status = read_line(g, path, line, at, end);

@@ -113,6 +113,12 @@ static void sift(const front *f, const job *j, ev_answer *a) {
   a->n = n;
 }
 
+static void leave_out_top(ev_answer *a, size_t offset) {
+  uint32_t skip = offset < a->n ? (uint32_t)offset : a->n;
+  memmove(a->picks, a->picks + skip, (a->n - skip) * sizeof *a->picks);
+  a->n -= skip;
+}
+
 /* ---- Impressions ---------------------------------------------------------------------------------------*/
 static const char *agents_of(char out[256], const char (*recalls)[48], uint32_t sources) { /* joined by '+'; NULL: nobody says */
   size_t used = 0;
@@ -137,7 +143,7 @@ static void log_impression(http_thread *t, const wanted *w, const served *v, cha
   size_t n = 0;
   id[0] = '\0';
   if (t->f->o->no_impressions || isnan(a->propensity)) return;
-  for (size_t i = w->offset; i < a->n && n < w->n; i++) {
+  for (size_t i = 0; i < a->n; i++) {
     if (!catalog_id(t->f->catalog, a->picks[i].item, names[n])) continue;
     if (last == NULL || a->picks[i].sources != last_sources) last = agents_of(agents[n], v->recalls, a->picks[i].sources);
     last_sources = a->picks[i].sources;
@@ -193,7 +199,7 @@ static void own_form(call *c, const wanted *w, const served *v) {
   if (v->explain != NULL) ev_buf_printf(b, "\"explain\":%s,", v->explain);
   if (v->impression[0] != '\0') ev_buf_printf(b, "\"impression\":\"%s\",", v->impression);
   ev_buf_append(b, "\"items\":[", 9);
-  for (size_t i = w->offset; i < a->n && i < w->offset + w->n; i++) {
+  for (size_t i = 0; i < a->n; i++) {
     const ev_pick *p = &a->picks[i];
     if (!catalog_id(f->catalog, p->item, id)) continue;
     ev_buf_append(b, first ? "{\"id\":" : ",{\"id\":", first ? 6 : 7);
@@ -262,6 +268,7 @@ void job_done(http_thread *t, job *j, slot *s, const ev_answer *answer, bool deg
     sift(f, j, &mine);
     if (degraded) mine.degraded = 1;
   }
+  leave_out_top(&mine, j->w->offset);
   ev_buf_clear(&explained);
   if (j->w->explain && answer != NULL) v.explain = named_explain(f, s, &explained);
   log_impression(t, j->w, &v, id);
@@ -307,7 +314,8 @@ void recommend(call *c, wanted *w) {
   ev_status status = catalog_where(f->catalog, mine->where, &j->mask);
   if (status != EV_OK) {
     job_free(t, j);
-    call_fail(c, status);
+    if (status == EV_ELIMIT) call_error(c, 503, "%s", ev_error()); /* all conditions that can be at once are in use */
+    else call_fail(c, status);
     return;
   }
   call_hold(c);
