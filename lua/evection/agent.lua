@@ -4,6 +4,7 @@
 --   fit(knobs, data) → model      rank: data:ranker(knobs); else default: none; the model is then nil
 --   act(model, request, slate, ctx)   recall: model:recall(request, slate); rank: model:rank(request, slate, ctx.data)
 --   learn(state, events)          default: none: the agent's loop is open and it stays a module
+--   migrate(old_version, state)   default: none: learning state of another shape begins anew
 --   evaluate(model, heldout, ctx) → number   default: the whole pipeline's measure of the agent alone
 -- ctx = { knobs, data (the view it was fitted on, read only), inputs (names of what is merged), feature (the item
 -- column that diversity goes by, or nil), state (while serving: the agent's shared arrays, else nil) }.
@@ -21,7 +22,7 @@ agent.ports = { recall = { 0, 0 }, merge = { 1, 32 }, rank = { 1, 1 }, rerank = 
 
 local fields = {
   name = "string", role = "string", about = "string", references = "table", space = "table", state = "table",
-  fit_knobs = "table", fit = "function", act = "function", learn = "function", evaluate = "function",
+  fit_knobs = "table", fit = "function", act = "function", learn = "function", evaluate = "function", migrate = "function",
 }
 
 local kinds = { linear = true, log = true, int = true, logint = true, choice = true, bool = true, program = true }
@@ -208,15 +209,24 @@ local function modules()
   end })
 end
 
+-- What a chunk is called in messages: its path, which Lua would cut at 60 bytes without its end. The hash in it is told by its beginning.
+local function chunk_name(path)
+  if #path < 56 then return path end
+  path = path:gsub("%x+", function(hash) return #hash == 64 and hash:sub(1, 12) or nil end)
+  if #path < 56 then return path end
+  return "..." .. path:sub(-52):gsub("^[\128-\191]+", "") -- no half of a letter
+end
+
 -- agent.load(path) → agent, or nil and a list of errors. An agent carries file, text and hash.
 function agent.load(path)
   local ok, text = pcall(native.read_file, path, 1048576)
   if not ok then return nil, { { file = path, message = tostring(text):gsub("^.-: ", "", 1) } } end
+  local name = chunk_name(path)
   local function fail(message)
-    local line, rest = tostring(message):match("^" .. path:gsub("%p", "%%%0") .. ":(%d+): (.*)$")
+    local line, rest = tostring(message):match("^" .. name:gsub("%p", "%%%0") .. ":(%d+): (.*)$")
     return nil, { { file = path, line = tonumber(line) or 1, message = rest or tostring(message) } }
   end
-  local chunk, message = sandbox.load(text, path, sandbox.environment(modules()))
+  local chunk, message = sandbox.load(text, name, sandbox.environment(modules()))
   if not chunk then return fail(message) end
   local spec
   ok, spec = pcall(chunk)

@@ -191,8 +191,10 @@ end
 local function content_hash(c)
   local parts = { output = c.output, nodes = {} }
   for _, node in ipairs(c.nodes) do
-    parts.nodes[node.name] = { agent = node.agent.hash, knobs = node.knobs, from = native.array { unpack(node.from) }, n = node.n or 0 }
+    parts.nodes[node.name] = { agent = node.agent.hash, knobs = node.knobs, from = native.array { unpack(node.from) }, n = node.n or 0,
+      budget_ms = node.budget_ms }
   end
+  parts.budget_ms = c.budget_ms
   return native.hash(native.json_encode(parts))
 end
 

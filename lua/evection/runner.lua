@@ -167,7 +167,7 @@ end
 -- The node that runs.
 local function enliven(node, w, view)
   return {
-    name = node.name, agent = node.agent, role = node.role, from = node.from, n = node.n, knobs = node.knobs, slate = native.slate(), inputs = {},
+    name = node.name, agent = node.agent, role = node.role, from = node.from, n = node.n, budget_ms = node.budget_ms, knobs = node.knobs, slate = native.slate(), inputs = {},
     ctx = { knobs = agent.live(node.agent, node.knobs), data = view.data, inputs = { unpack(node.from) }, feature = w.feature },
   }
 end
@@ -229,6 +229,7 @@ function fit(c, w, opts)
       self.by_name[node.name] = live
       fit_in_place(self, c, node, live, opts)
       for i, input in ipairs(node.from) do live.inputs[i] = self.by_name[input].slate end
+      live.step = native.step(live.role, live.slate, live.inputs, live.from, live.bit)
       self.list[#self.list + 1] = live
     end
   end
@@ -273,58 +274,69 @@ local function arms_options(spec, sizes, knobs, seed)
 end
 
 -- A state is carried from one version to the next by the agent's name, its own and its shape.
-local function arms_path(folder, node, name, o)
+local function arms_file(node, name, o)
   local shape = ("%s.%d.%d.%s%s"):format(o.kind, o.n or 1, o.n_dims or 0, o.window or "w", o.diagonal and ".diagonal" or "")
-  return ("%s/%s.%s.%s.arms"):format(folder, node.agent.name, name, shape)
+  return ("%s.%s.%s.arms"):format(node.agent.name, name, shape)
+end
+
+function runner.state_folder(w) return ("%s/state/%s"):format(native.home, w.hash:sub(1, 16)) end
+
+-- states(world, nodes, seed) → what the agents of these nodes keep, sorted: { node, agent, name, path, options | n }: of native.arms, or how
+-- many numbers. Nothing is opened.
+function runner.states(w, nodes, seed)
+  local sizes, list = { items = w.snapshot:n_items(), users = w.snapshot:n_users() }, {}
+  for _, node in ipairs(nodes) do
+    for name, size in pairs(node.agent.state or {}) do
+      local s = { node = node, agent = node.agent.name, name = name }
+      if type(size) == "table" then
+        s.options = arms_options(size, sizes, node.knobs, seed)
+        s.file = arms_file(node, name, s.options)
+      else
+        s.n = sizes[size] or size
+        s.file = ("%s.%s.%d.f64"):format(s.agent, name, s.n)
+      end
+      s.path = ("%s/%s"):format(runner.state_folder(w), s.file)
+      list[#list + 1] = s
+    end
+  end
+  table.sort(list, function(a, b) return a.file < b.file end)
+  return list
+end
+
+-- The state itself; path nil: this process's own.
+function runner.open_one(s, path)
+  if s.options then return native.arms(path, s.options) end
+  return native.state(path, s.n)
 end
 
 -- The agents' learning state: arrays shared by all processes, kept by agent and name, whatever the version.
 -- With `where` "memory" they are this process's own and end with it: a simulator's.
 function Runner:open_state(where)
-  local folder = ("%s/state/%s"):format(native.home, self.world.hash:sub(1, 16))
   local kept = where ~= "memory"
-  if kept then native.mkdirs(folder) end
-  local sizes = { items = self.world.snapshot:n_items(), users = self.world.snapshot:n_users() }
+  if kept then native.mkdirs(runner.state_folder(self.world)) end
   for _, node in ipairs(self.list) do
-    if next(node.agent.state) then
-      node.ctx.state = {}
-      for name, size in pairs(node.agent.state) do
-        if type(size) == "table" then
-          local options = arms_options(size, sizes, node.knobs, self.seed)
-          local path = kept and arms_path(folder, node, name, options) or nil
-          node.ctx.state[name] = native.arms(path, options)
-          if path then self.snapshots[#self.snapshots + 1] = { state = node.ctx.state[name], path = path .. ".snapshot" } end
-        else
-          local n = sizes[size] or size
-          local path = kept and ("%s/%s.%s.%d.f64"):format(folder, node.agent.name, name, n) or nil
-          node.ctx.state[name] = native.state(path, n)
-        end
-      end
-    end
+    if next(node.agent.state) then node.ctx.state = {} end
+  end
+  for _, s in ipairs(runner.states(self.world, self.list, self.seed)) do
+    local state = runner.open_one(s, kept and s.path or nil)
+    s.node.ctx.state[s.name] = state
+    if kept and s.options then self.snapshots[#self.snapshots + 1] = { state = state, path = s.path .. ".snapshot" } end
   end
 end
 
 -- How many items the output gives when its node does not say.
 function Runner:set_n(n) self.n = n end
 
--- What a node that was taken away leaves: nothing of a recall; the candidates that came in of a rank, rerank or explore; of a merge
--- the best rank that any input gives an item, which is no decision of anybody's.
-local function pass_on(node, slate)
-  if node.role ~= "merge" then return end
-  local best = native.vector(#slate):set(0)
-  for _, name in ipairs(node.from) do
-    local rank = slate["rank." .. name]
-    best = best:max_with(rank:gt(0) / rank:max_with(1))
-  end
-  slate.score:set(0):add(best)
+-- How many candidates a node gives; nil: as it comes.
+local function wanted(self, node)
+  return node.n or (node == self.output and self.n) or (node.role == "recall" and DEFAULT_RECALL) or nil
 end
 
+-- One node of an evaluation: an act that raises ends it. What a node finds in its slate, and what becomes of it, stands in
+-- runtime/script/step.h: the service has its own loop over the nodes (asks.c), which leaves a node that raises out.
 local function step(self, node, request)
-  local slate, absent = node.slate, self.absent and self.absent[node.name]
-  local n = node.n or (node == self.output and self.n) or (node.role == "recall" and DEFAULT_RECALL) or nil
-  if node.role == "recall" then slate:clear()
-  elseif node.role == "merge" then slate:union(node.inputs, node.from)
-  else slate:copy(node.inputs[1]) end
+  local slate, absent, n = node.slate, self.absent and self.absent[node.name], wanted(self, node)
+  native.step_open(node.step)
   local actor = node
   if absent then actor = absent ~= true and absent or nil end
   if actor then
@@ -334,11 +346,9 @@ local function step(self, node, request)
     if not ok then error(("node %s: act: %s"):format(node.name, tostring(message)), 0) end
     if started then self.clock[node.name] = native.now() - started end
   else
-    pass_on(node, slate)
+    native.step_pass(node.step)
   end
-  if node.bit then slate:set_source(node.bit) end
-  if node.role ~= "rerank" and node.role ~= "explore" then slate:sort() end
-  if n then slate:truncate(n) end
+  native.step_close(node.step, n)
   return slate
 end
 
@@ -386,13 +396,31 @@ function Runner:score(requests, row, slate)
   if not ok then error(("node %s: act: %s"):format(node.name, tostring(message)), 0) end
 end
 
--- A slate for nobody, as fast as code that has run before can make the next. It leaves no trace in the learning state.
-function Runner:warm()
+-- fn() with learning state that begins empty and ends with it: what it does leaves no trace.
+function Runner:apart(fn)
   local kept = {}
   for i, node in ipairs(self.list) do kept[i] = node.ctx.state or false end
   self:open_state "memory"
-  self:recommend { n = 1 }
+  local ok, message = pcall(fn)
   for i, node in ipairs(self.list) do node.ctx.state = kept[i] or nil end
+  if not ok then error(message, 0) end
+end
+
+-- A slate for nobody, as fast as code that has run before can make the next.
+function Runner:warm()
+  self:apart(function() self:recommend { n = 1 } end)
+end
+
+-- From now on this Lua state is asked for this composition: ev_host_recommend and ev_host_learn of runtime/script/script.h.
+function Runner:serve()
+  local nodes, output = {}, nil
+  for i, node in ipairs(self.list) do
+    nodes[i] = { name = node.name, agent = node.agent.name, hash = node.agent.hash, step = node.step, act = node.agent.act, model = node.model,
+      slate = node.slate, ctx = node.ctx, n = node.n, budget_ms = node.budget_ms }
+    if node == self.output then output = i end
+  end
+  native.serving { snapshot = self.world.snapshot, nodes = nodes, output = output, budget_ms = self.composition.budget_ms,
+    learn = function(events) self:learn(events) end }
 end
 
 -- recommend{ user = index or nil, history = {items, oldest first}, seen = {items}, n } → slate
@@ -412,14 +440,20 @@ local function copy_of(events)
   return list
 end
 
--- learn(events): each { user, item, type, value, time }; every agent that closes its loop gets them.
+-- learn(events): each { user, item, type, value, time }; every agent that closes its loop gets them, also when another's raises: then the
+-- first error is raised at the end.
 function Runner:learn(events)
+  local failed
   for _, node in ipairs(self.list) do
-    if node.agent.learn and node.ctx.state then call(node, "learn", node.ctx.state, copy_of(events), node.ctx) end
+    if node.agent.learn and node.ctx.state then
+      local ok, message = pcall(call, node, "learn", node.ctx.state, copy_of(events), node.ctx)
+      if not ok then failed = failed or message end
+    end
   end
   for _, s in ipairs(self.snapshots) do
     if native.arms_snapshot_due(s.state, self.snapshot_s) then native.arms_snapshot(s.state, s.path) end
   end
+  if failed then error(failed, 0) end
 end
 
 -- evaluate(node, data) → what the agent's own evaluate says of held-out data; nil: it has none.

@@ -40,6 +40,7 @@ extern const ev_verb ev_verb_items_put, ev_verb_items_get, ev_verb_items_delete,
 extern const ev_verb ev_verb_ledger_stats, ev_verb_ledger_import, ev_verb_ledger_export, ev_verb_ledger_prune, ev_verb_ledger_range;
 extern const ev_verb ev_verb_check, ev_verb_fit, ev_verb_eval, ev_verb_agents, ev_verb_evolve, ev_verb_lineage, ev_verb_serve,
     ev_verb_run, ev_verb_ope, ev_verb_ope_import;
+extern const ev_verb ev_verb_versions, ev_verb_stage, ev_verb_promote, ev_verb_rollback, ev_verb_canary_start, ev_verb_canary_status, ev_verb_canary_stop;
 
 /* ---- Reading options -----------------------------------------------------------------------------------*/
 const char *ev_opt_string(const json_t *opts, const char *key, const char *fallback); /* borrowed */

@@ -23,6 +23,8 @@ static const ev_verb *const verbs[] = {
     &ev_verb_agents,      &ev_verb_check,         &ev_verb_fit,       &ev_verb_eval,      &ev_verb_credit,
     &ev_verb_ope_import,  &ev_verb_ope,
     &ev_verb_evolve,      &ev_verb_lineage,       &ev_verb_serve,     &ev_verb_run,
+    &ev_verb_versions,    &ev_verb_stage,         &ev_verb_promote,   &ev_verb_rollback,
+    &ev_verb_canary_start, &ev_verb_canary_status, &ev_verb_canary_stop,
 };
 #define N_VERBS (sizeof verbs / sizeof *verbs)
 

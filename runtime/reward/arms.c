@@ -438,6 +438,23 @@ ev_status ev_arms_read(ev_arms *a, uint32_t i, double *out) {
   return EV_OK;
 }
 
+ev_status ev_arms_write(ev_arms *a, uint32_t i, const double *slot) {
+  const double *from;
+  double *to;
+  if (i >= n_slots(&a->o)) return ev_fail(EV_EINVAL, "%s: there is no slot %u of %u", kind_names[a->o.kind], i, n_slots(&a->o));
+  if (arms_check_slot(a, slot) != EV_OK) return ev_fail(EV_EINVAL, "slot %u: %s", i, ev_error());
+  uint64_t none = 0;
+  atomic_compare_exchange_strong(&a->head->ticks, &none, 1); /* it has learnt something now */
+  EV_TRY(arms_begin(a, i, &from, &to));
+  memcpy(to, slot, a->layout.slot_size * sizeof *to);
+  if (a->o.kind == EV_ARMS_COUNTS) to[3] = (double)atomic_load(&a->head->ticks);
+  atomic_fetch_add_explicit(turn_of(a, i), 1, memory_order_release); /* no tick: nothing fades for it */
+  arms_end(a, i, false);
+  return EV_OK;
+}
+
+size_t ev_arms_slots(const ev_arms *a) { return n_slots(&a->o); }
+
 void ev_arms_stats_of(ev_arms *a, ev_arms_stats *out) {
   const arms_head *h = a->head;
   *out = (ev_arms_stats){atomic_load(&h->ticks), atomic_load(&h->decisions), atomic_load(&h->shown), atomic_load(&h->rewarded), atomic_load(&h->late), atomic_load(&h->repaired)};

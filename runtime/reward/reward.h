@@ -252,6 +252,16 @@ typedef struct ev_ledger_receipt {
  * propensity that is missing (NaN), 0 or less, or more than 1; a time before 1970. */
 ev_status ev_ledger_put(ev_ledger *l, const ev_ledger_batch *b, ev_ledger_receipt *out);
 ev_status ev_ledger_events(ev_ledger *l, const ev_event *events, size_t n, size_t *n_new); /* a batch of events alone */
+/* Several batches in one transaction, for who queues them himself. begin takes the file's lock. add is put without the transaction:
+ * after EV_EINVAL nothing of its batch is written and the others stand; after anything else that is no EV_OK, roll back. The batch
+ * is borrowed until add returns. commit: what was added is on disk, or nothing of it is (rolled back). rollback keeps the last error. */
+ev_status ev_ledger_begin(ev_ledger *l);
+ev_status ev_ledger_add(ev_ledger *l, const ev_ledger_batch *b, ev_ledger_receipt *out);
+ev_status ev_ledger_commit(ev_ledger *l);
+void ev_ledger_rollback(ev_ledger *l);
+/* For an idle moment, outside a transaction: rows go into the totals, where enough of them wait (they count either way). */
+ev_status ev_ledger_settle(ev_ledger *l);
+bool ev_ledger_unsettled(const ev_ledger *l); /* settle would have something to do */
 ev_status ev_ledger_check_event(const ev_ledger *l, const ev_event *e); /* what put would say, without "event 3:" before it */
 ev_status ev_ledger_check_impression(const ev_impression *i);
 /* Values of an event type must lie in [low, high] from now on, whoever writes; type "*": of every type without a range of
@@ -590,6 +600,10 @@ size_t ev_arms_slot_size(const ev_arms *a);            /* doubles */
 /* (slot_size) of slot i: counts: n, Σ r, Σ r², tick; linear, logistic: updates, steps since λ was restored, 0, 0, θ (d), b (d), A⁻¹ (d, d) or (d);
  * weights: updates, log-weights; policy: updates, baseline, 0, 0, θ; cma: generation, σ, … (arms_cma.c). Counts are those of now. */
 ev_status ev_arms_read(ev_arms *a, uint32_t i, double *out);
+/* Slot i becomes these numbers, whatever it was: how a state is carried over to another shape. Of counts the tick is now. EV_EINVAL: no such
+ * slot, or numbers that no slot can have. */
+ev_status ev_arms_write(ev_arms *a, uint32_t i, const double *slot);
+size_t ev_arms_slots(const ev_arms *a);                /* n; of weights 1 */
 typedef struct ev_arms_stats {
   uint64_t updates, decisions, shown, rewarded, late; /* late: rewards of what is no longer remembered */
   uint64_t repaired;                                  /* locks taken over from the dead */

@@ -489,6 +489,20 @@ static int arms_read(lua_State *L) { /* state:read(arm) → the slot's numbers, 
   return 1;
 }
 
+static int arms_write(lua_State *L) { /* state:write(arm, numbers): as read gives them */
+  ev_arms *a = arms_at(L, 1);
+  uint32_t slot = (uint32_t)ev_lua_integer(L, 2, 0, (int64_t)ev_arms_slots(a) - 1);
+  double *numbers = ev_lua_scratch(L, ev_arms_slot_size(a), sizeof *numbers);
+  doubles_at(L, 3, numbers, ev_arms_slot_size(a), "a slot");
+  EV_CHECK(L, ev_arms_write(a, slot, numbers));
+  return 0;
+}
+
+static int arms_length(lua_State *L) { /* #state: its slots */
+  lua_pushnumber(L, (double)ev_arms_slots(arms_at(L, 1)));
+  return 1;
+}
+
 static int arms_stats(lua_State *L) {
   ev_arms_stats s;
   ev_arms_stats_of(arms_at(L, 1), &s);
@@ -614,9 +628,9 @@ static int arms_distribution(lua_State *L) { /* state:distribution() → mean, s
 void ev_bind_arms(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"choose", arms_choose}, {"show", arms_show}, {"reward", arms_reward}, {"settle", arms_settle}, {"pick", arms_pick}, {"beliefs", arms_beliefs},
-      {"update", arms_update}, {"update_many", arms_update_many}, {"read", arms_read}, {"stats", arms_stats}, {"learn_logged", arms_learn_logged},
+      {"update", arms_update}, {"update_many", arms_update_many}, {"read", arms_read}, {"write", arms_write}, {"stats", arms_stats}, {"learn_logged", arms_learn_logged},
       {"set", arms_set}, {"ask", arms_ask}, {"tell", arms_tell}, {"distribution", arms_distribution},
-      {"__gc", arms_close}, {"__tostring", arms_text}, {NULL, NULL}};
+      {"__len", arms_length}, {"__gc", arms_close}, {"__tostring", arms_text}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"arms", arms_open}, {"arms_snapshot", arms_snapshot}, {"arms_restore", arms_restore}, {"arms_snapshot_due", arms_due}, {NULL, NULL}};
   ev_lua_class(L, EV_ARMS, methods);
   lua_pop(L, 1);

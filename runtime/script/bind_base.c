@@ -121,6 +121,7 @@ void ev_lua_only(lua_State *L, int arg, const char *words) {
 
 void *ev_lua_scratch(lua_State *L, size_t n, size_t size) {
   if (n > ((size_t)1 << 30) / size) luaL_error(L, "%f numbers are too many for one call", (double)n);
+  if (n * size > 16384) ev_lua_make_room(L, n * size);
   return lua_newuserdata(L, n * size);
 }
 
@@ -217,7 +218,7 @@ static int absolute_path(lua_State *L) { /* the same file, whatever the current 
 }
 
 static int remove_file(lua_State *L) {
-  lua_pushboolean(L, unlink(luaL_checkstring(L, 1)) == 0);
+  lua_pushboolean(L, remove(luaL_checkstring(L, 1)) == 0); /* or an empty folder */
   return 1;
 }
 
