@@ -16,7 +16,7 @@ EVECTION = os.path.abspath(os.environ.get("EVECTION", os.path.join(ROOT, "build"
 LOAD = os.path.join(os.path.dirname(EVECTION), "bench", "load")
 TICK = os.sysconf("SC_CLK_TCK")
 
-# sh takes the number of the process before it becomes the service: LISTEN_PID must be its own.
+# bash (dash knows no descriptor above 9) takes the number of the process before it becomes the service: LISTEN_PID must be its own.
 HAND_OVER = 'fd=$1; shift; [ "$fd" = 3 ] || exec 3<&"$fd"; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'
 
 
@@ -87,7 +87,7 @@ class Service:
                 self.p = subprocess.Popen(command, env=self.environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
             else:
                 fd = self.listener.fileno()
-                self.p = subprocess.Popen(["/bin/sh", "-c", HAND_OVER, "sh", str(fd), *command], env=self.environment, cwd=ROOT, pass_fds=(fd,),
+                self.p = subprocess.Popen(["/bin/bash", "-c", HAND_OVER, "bash", str(fd), *command], env=self.environment, cwd=ROOT, pass_fds=(fd,),
                                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
         return self
 

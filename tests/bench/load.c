@@ -620,12 +620,11 @@ static void run(void) {
   uint64_t swept_ns = start_ns;
   for (;;) {
     uint64_t at_ns = now_ns(), wait_ns = SWEEP_NS;
-    if (at_ns < end_ns && !stopped) {
+    if (stopped && end_ns > at_ns) end_ns = at_ns;
+    if (at_ns < end_ns) {
       while (ring_n > 0 && (o.rate > 0 ? due_ns <= at_ns && due_ns < end_ns : true)) begin(at_ns);
     } else if (n_slotted == 0 || at_ns > end_ns + o.timeout_ns || stopped > 1) {
       break;
-    } else if (stopped == 1 && end_ns > at_ns) {
-      end_ns = at_ns;
     }
     if (at_ns - swept_ns >= (n_asleep > 0 ? PAUSE_NS / 2 : SWEEP_NS)) {
       sweep(at_ns);

@@ -16,11 +16,12 @@ ROUNDS = int(os.environ.get("EVECTION_KILL_ROUNDS", "4"))
 
 def prepare(home):
     home.run("data", "generate", "--users", "200", "--items", "150", "--sessions", "10")
-    return (lines(os.path.join(home.path, "users"), [f"u{i}" for i in range(2000)]), lines(os.path.join(home.path, "items"), [f"i{i}" for i in range(150)]))
+    return lines(os.path.join(home.path, "users"), [f"u{i}" for i in range(2000)])
 
 
-def traffic(s, home, users, items, prefix, **more):
+def traffic(s, home, users, prefix, **more):
     """Slates (any number of items: events use them up) and events, each with an id of its own."""
+    items = lines(os.path.join(home.path, "items"), [i["id"] for i in s.ask("GET", "/items?n=1000")[1]["items"]])
     return Load(s, users=users, items=items, path="/recommend/%s?n=5", connections=6, seconds=0, post_share=0.3, prefix=prefix,
                 acked=os.path.join(home.path, prefix), **more)
 
@@ -38,9 +39,9 @@ def all_there(s, workers=2):
 
 def test_a_killed_worker_or_team_costs_no_request_and_no_event():
     with Home() as home:
-        users, items = prepare(home)
+        users = prepare(home)
         with Service(home.path, "agent:popular", "--deadline-ms", "500") as s:
-            rng, load = random.Random(11), traffic(s, home, users, items, "w")
+            rng, load = random.Random(11), traffic(s, home, users, "w")
             for _ in range(3 * ROUNDS):
                 kill_one(s, "ev-worker", rng)
                 time.sleep(rng.uniform(0, 0.1))
@@ -57,9 +58,9 @@ def test_a_killed_worker_or_team_costs_no_request_and_no_event():
 
 def test_a_killed_scribe_loses_and_doubles_nothing():
     with Home() as home:
-        users, items = prepare(home)
+        users = prepare(home)
         with Service(home.path, "agent:popular", "--deadline-ms", "500") as s:
-            rng, load = random.Random(12), traffic(s, home, users, items, "s")
+            rng, load = random.Random(12), traffic(s, home, users, "s")
             for _ in range(2 * ROUNDS):
                 until(lambda: len(s.pids("ev-scribe")) == 1, "the next writer")
                 time.sleep(rng.uniform(0.01, 0.2))
@@ -71,9 +72,9 @@ def test_a_killed_scribe_loses_and_doubles_nothing():
 
 def test_a_killed_front_is_back_and_every_event_it_acknowledged_is_kept():
     with Home() as home:
-        users, items = prepare(home)
+        users = prepare(home)
         with Service(home.path, "agent:popular", "--deadline-ms", "500") as s:
-            rng, load = random.Random(13), traffic(s, home, users, items, "f", retry=True)
+            rng, load = random.Random(13), traffic(s, home, users, "f", retry=True)
             for _ in range(ROUNDS):
                 until(lambda: len(s.pids("ev-front")) == 1, "a front")
                 time.sleep(rng.uniform(0.05, 0.2))
@@ -88,9 +89,9 @@ def test_a_killed_front_is_back_and_every_event_it_acknowledged_is_kept():
 
 def test_a_killed_supervisor_takes_all_with_it_and_the_next_one_serves_within_a_second():
     with Home() as home:
-        users, items = prepare(home)
+        users = prepare(home)
         with Service(home.path, "agent:popular", "--deadline-ms", "500") as s:
-            rng, load = random.Random(14), traffic(s, home, users, items, "v", retry=True)
+            rng, load = random.Random(14), traffic(s, home, users, "v", retry=True)
             slowest = 0
             for _ in range(ROUNDS):
                 time.sleep(rng.uniform(0.1, 0.3))

@@ -43,7 +43,7 @@ class Explained(threading.Thread):
         while not self.stop:
             try:
                 d = self.s.slate(f"u{self.n % 200}", "n=5&explain=1")
-                agents = json.dumps(sorted((node, a.get("hash")) for node, a in nodes_of(d["explain"])))
+                agents = json.dumps([(node["node"], node["agent_hash"]) for node in d["explain"]["nodes"]])
                 if self.made_by.setdefault(d["version"], agents) != agents:
                     self.wrong.append((d["version"], agents, self.made_by[d["version"]]))
                 best = [i["score"] for i in d["items"]]
@@ -57,12 +57,6 @@ class Explained(threading.Thread):
     def end(self):
         self.stop = True
         self.join(10)
-
-
-def nodes_of(explain):
-    """explain names each node and the hash of its agent, as a list or by name."""
-    nodes = explain.get("nodes", explain.get("agents"))
-    return nodes.items() if isinstance(nodes, dict) else [(n.get("node", n.get("name")), n) for n in nodes]
 
 
 def test_a_hundred_swaps_by_file_and_by_name_fail_no_request_and_mix_no_version():
