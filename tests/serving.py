@@ -137,13 +137,14 @@ class Service:
     def cpu(self):
         return sum(seconds for *_, seconds in self.tree())
 
-    def memory(self):
-        """→ bytes of memory by process name: shared pages count in parts (PSS)"""
+    def memory(self, kind="Pss"):
+        """→ bytes of memory by process name; pages that several share count in parts. "Pss_Anon": without the shared memory between the
+        processes, which has a size of its own and is touched bit by bit"""
         sizes = {}
         for pid, name, _ in self.tree():
             try:
                 with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as f:
-                    kb = next(int(line.split()[1]) for line in f if line.startswith("Pss:"))
+                    kb = next(int(line.split()[1]) for line in f if line.startswith(kind + ":"))
             except (OSError, StopIteration):
                 continue
             sizes[name] = sizes.get(name, 0) + kb * 1024

@@ -294,11 +294,17 @@ static void connected(void *ctx, struct MHD_Connection *mc, void **socket_contex
   }
 }
 
+/* The client is gone in the middle of a request: its end came in one piece with what it had said, and the library waits for more. */
+static bool hung_up(const connection *k, uint64_t now) {
+  char byte;
+  return now > k->since_ns + (uint64_t)SWEEP_MS * 1000000 && recv(k->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 static void sweep(http_thread *t, uint64_t now) { /* a client that drips its request byte by byte is never idle */
   if (now < t->swept_ns + (uint64_t)SWEEP_MS * 1000000) return;
   t->swept_ns = now;
   for (connection *k = t->connections; k != NULL; k = k->next)
-    if (!k->busy && k->fd >= 0 && now > k->since_ns + (uint64_t)SLOW_MS * 1000000) shutdown(k->fd, SHUT_RDWR);
+    if (!k->busy && k->fd >= 0 && (now > k->since_ns + (uint64_t)SLOW_MS * 1000000 || hung_up(k, now))) shutdown(k->fd, SHUT_RDWR);
 }
 
 /* ---- Threads -------------------------------------------------------------------------------------------*/
