@@ -80,8 +80,15 @@ static void kills_lose_nothing_double_nothing_and_tell_the_truth(void **state) {
   }
   slow = true;
   for (uint32_t round = 0; round < n; round++) {
+    scribe_stats before, now;
+    scribe_stat(s, &before);
+    bool at_once = ev_rng_below(&r, 3) == 0; /* maybe while it opens the file */
+    uint32_t wait_us = ev_rng_below(&r, at_once ? 4000 : 8000);
+    uint64_t until = ev_now_ns() + 10 * UINT64_C(1000000000);
     pid_t pid = writer(s, "killed");
-    usleep(ev_rng_below(&r, ev_rng_below(&r, 4) == 0 ? 4000 : 16000)); /* maybe while it opens the file */
+    do scribe_stat(s, &now);
+    while (!at_once && now.records == before.records && ev_now_ns() < until && usleep(200) == 0); /* it is under way */
+    usleep(wait_us);
     killed(pid);
     for (uint32_t i = 0; i < PRODUCERS; i++)
       if (waitpid(pids[i], &status, WNOHANG) != 0) fail_msg("round %u of seed %d: producer %u ended", round, (int)seed, i);
