@@ -1,6 +1,7 @@
-/* host.c - one Lua state with the native module, the library's search path and a capped heap. */
+/* host.c - one Lua state with the native module and the library's search path, on a heap of its own (heap.h). */
 #include <limits.h>
 #include <lualib.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,32 +13,22 @@
 
 #define COLLECTOR_BYTES (1u << 20) /* what a collection may need for itself */
 
-/* LuaJIT's own allocator does the work (malloc maps and unmaps the vectors of a large catalog at every request); only the count is ours. */
-static void *capped_alloc(void *ud, void *p, size_t old_size, size_t new_size) {
-  ev_host *h = ud;
-  if (p == NULL) old_size = 0;
-  if (new_size > old_size && h->heap_used + (new_size - old_size) > h->heap_max) return NULL;
-  void *q = h->alloc(h->alloc_ctx, p, old_size, new_size);
-  if (q != NULL || new_size == 0) h->heap_used += new_size - old_size;
-  return q;
-}
-
 static int collect(lua_State *L) {
   lua_gc(L, LUA_GCCOLLECT, 0);
   return 0;
 }
 
 void ev_host_collect(ev_host *h) {
-  if (h->heap_max > 0) h->heap_max += COLLECTOR_BYTES;
+  if (h->heap.max > 0) h->heap.max += COLLECTOR_BYTES;
   if (lua_cpcall(h->L, collect, NULL) != 0) lua_pop(h->L, 1); /* it did what it could */
-  if (h->heap_max > 0) h->heap_max -= COLLECTOR_BYTES;
+  if (h->heap.max > 0) h->heap.max -= COLLECTOR_BYTES;
 }
 
 void ev_lua_make_room(lua_State *L, size_t bytes) {
-  void *ctx;
-  if (lua_getallocf(L, &ctx) != capped_alloc) return;
-  ev_host *h = ctx;
-  if (h->heap_used + bytes > h->heap_max) ev_host_collect(h);
+  void *heap;
+  if (lua_getallocf(L, &heap) != ev_heap_alloc) return;
+  ev_host *h = (ev_host *)(void *)((char *)heap - offsetof(ev_host, heap));
+  if (h->heap.max > 0 && h->heap.used + bytes > h->heap.max) ev_host_collect(h);
 }
 
 ev_host *ev_lua_host(lua_State *L) {
@@ -114,6 +105,11 @@ static int open_libraries(lua_State *L) {
   return 0;
 }
 
+static int panic(lua_State *L) { /* an error outside of any protected call: the process ends */
+  ev_log(EV_LOG_ERROR, "Lua: %s", lua_tostring(L, -1));
+  return 0;
+}
+
 ev_status ev_host_new(ev_host **out, const ev_host_options *o) {
   *out = NULL;
   char root[PATH_MAX];
@@ -124,19 +120,15 @@ ev_status ev_host_new(ev_host **out, const ev_host_options *o) {
   const char *home = o->home != NULL ? o->home : "./var";
   h->root = ev_strndup(root, strlen(root));
   h->home = ev_strndup(home, strlen(home));
-  h->heap_max = o->max_heap_bytes;
+  h->heap.max = o->max_heap_bytes;
   ev_status status = EV_ENOMEM;
   if (h->root == NULL || h->home == NULL) goto fail;
-  h->L = luaL_newstate();
+  h->L = lua_newstate(ev_heap_alloc, &h->heap);
   if (h->L == NULL) {
     status = ev_fail(EV_ENOMEM, "out of memory: no Lua state");
     goto fail;
   }
-  if (h->heap_max > 0) {
-    h->alloc = lua_getallocf(h->L, &h->alloc_ctx);
-    h->heap_used = (size_t)lua_gc(h->L, LUA_GCCOUNT, 0) * 1024;
-    lua_setallocf(h->L, capped_alloc, h);
-  }
+  lua_atpanic(h->L, panic);
   if (lua_cpcall(h->L, open_libraries, h) != 0) {
     status = ev_fail(EV_ESCRIPT, "cannot start Lua: %s", lua_tostring(h->L, -1));
     goto fail;
@@ -150,8 +142,8 @@ fail:
 
 void ev_host_free(ev_host *h) {
   if (h == NULL) return;
-  if (h->L != NULL && h->alloc != NULL) lua_setallocf(h->L, h->alloc, h->alloc_ctx); /* LuaJIT gives all of it back at once, if it is its own */
   if (h->L != NULL) lua_close(h->L);
+  ev_heap_empty(&h->heap);
   ev_free(h->root);
   ev_free(h->home);
   ev_free(h);
