@@ -197,8 +197,8 @@ static ev_status act(run *r, ev_asks_node *node, size_t n) {
   bool cut = ev_watch_end();
   if (failed == 0) return EV_OK;
   ev_status status = ev_lua_take_error(L);
-  if (status == EV_EINTR) return status;
   if (failed == LUA_ERRMEM) ev_host_collect(a->host);
+  if (status == EV_EINTR) return status;
   if (cut) return ev_fail(EV_ELIMIT, "cut: it was not back after %.3g ms", (double)(end - r->now) * 1e-6);
   return status;
 }

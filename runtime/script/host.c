@@ -18,24 +18,29 @@ static int collect(lua_State *L) {
   return 0;
 }
 
+/* Room over the cap, for what must not fail: it would be an error outside of any protected call. */
+static void spare(lua_State *L, bool more) {
+  void *heap;
+  lua_getallocf(L, &heap);
+  ev_heap *h = heap;
+  if (h->max > 0) h->max += more ? COLLECTOR_BYTES : -(size_t)COLLECTOR_BYTES;
+}
+
 void ev_host_collect(ev_host *h) {
-  if (h->heap.max > 0) h->heap.max += COLLECTOR_BYTES;
+  spare(h->L, true);
   if (lua_cpcall(h->L, collect, NULL) != 0) lua_pop(h->L, 1); /* it did what it could */
-  if (h->heap.max > 0) h->heap.max -= COLLECTOR_BYTES;
+  spare(h->L, false);
 }
 
 void ev_lua_make_room(lua_State *L, size_t bytes) {
-  void *heap;
-  if (lua_getallocf(L, &heap) != ev_heap_alloc) return;
-  ev_host *h = (ev_host *)(void *)((char *)heap - offsetof(ev_host, heap));
+  ev_host *h = ev_lua_host(L);
   if (h->heap.max > 0 && h->heap.used + bytes > h->heap.max) ev_host_collect(h);
 }
 
 ev_host *ev_lua_host(lua_State *L) {
-  lua_getfield(L, LUA_REGISTRYINDEX, "ev.host");
-  ev_host *h = lua_touserdata(L, -1);
-  lua_pop(L, 1);
-  return h;
+  void *heap;
+  lua_getallocf(L, &heap);
+  return (ev_host *)(void *)((char *)heap - offsetof(ev_host, heap));
 }
 
 /* The folder that holds lua/evection: beside the build folder in a checkout, PREFIX/share/evection installed. */
@@ -92,8 +97,6 @@ static int open_native(lua_State *L) {
 static int open_libraries(lua_State *L) {
   ev_host *h = lua_touserdata(L, 1);
   luaL_openlibs(L);
-  lua_pushlightuserdata(L, h);
-  lua_setfield(L, LUA_REGISTRYINDEX, "ev.host");
   lua_getglobal(L, "package");
   lua_getfield(L, -1, "path");
   lua_pushfstring(L, "%s/lua/?.lua;%s/lua/?/init.lua;%s", h->root, h->root, lua_tostring(L, -1));
@@ -155,10 +158,12 @@ const char *ev_host_home(const ev_host *h) { return h->home; }
 
 ev_status ev_lua_take_error(lua_State *L) {
   ev_status status = EV_ESCRIPT;
+  spare(L, true);
   if (lua_istable(L, -1)) {
     lua_getfield(L, -1, "status");
     lua_getfield(L, -2, "message");
     if (lua_isnumber(L, -2)) status = (ev_status)lua_tointeger(L, -2);
+    if (status <= EV_OK || status > EV_ESCRIPT || status == EV_EINTR) status = EV_ESCRIPT; /* the table may be an agent's */
     ev_fail(status, "%s", lua_isstring(L, -1) ? lua_tostring(L, -1) : "error without a message");
     lua_pop(L, 2);
   } else {
@@ -166,6 +171,7 @@ ev_status ev_lua_take_error(lua_State *L) {
     ev_fail(status, "%s", text != NULL ? text : "error without a message");
   }
   lua_pop(L, 1);
+  spare(L, false);
   return ev_interrupted() ? EV_EINTR : status;
 }
 

@@ -96,7 +96,7 @@ static double requests_per_s(ev_host *h, how way) {
         continue;
       }
       ask.explain = way == EXPLAINED;
-      if (way >= TIMED) ask.deadline_ns = ev_now_ns() + 50000000;
+      if (way >= TIMED) ask.deadline_ns = ev_now_ns() + 5000000000; /* far enough for a busy machine: what it costs is the same */
       need(ev_host_recommend(h, &ask, &answer, &text, way == SHOWN ? keep : NULL, &copy));
     }
     now = ev_now_ns();
