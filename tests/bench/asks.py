@@ -1,4 +1,4 @@
-"""Requests a second that one core answers: random users with their whole histories, for 20 items, asked and answered in one process as a
+"""Requests a second of a core's time (its own, whatever else runs): random users with their whole histories, for 20 items, asked and answered in one process as a
 script worker does it; the median of three. Against the same composition asked over JSON text, whose messages were made beforehand. What a
 deadline with answers in between, a capped Lua heap (256 MB) and an explanation cost is said by rows of their own, against the plain
 path. With COMPOSITION and DATA (a data set under EVECTION_HOME) that composition alone is measured."""
