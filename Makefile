@@ -46,7 +46,7 @@ FUZZ_SECONDS ?= 10
 E2E := $(filter-out %/support.py,$(sort $(wildcard tests/e2e/*.py)))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(filter-out tests/fuzz/driver.c,$(wildcard tests/fuzz/*.c)))
 
-.PHONY: help deps deps-bench build demo test check unit lua e2e fuzz soak-items soak-ledger soak-serve bench sanitize valgrind lint install uninstall clean
+.PHONY: help deps deps-bench build demo test check unit lua e2e fuzz soak-items soak-ledger soak-scribe soak-serve bench sanitize valgrind lint install uninstall clean
 help: ## this list
 	@awk -F':.*## ' '/^[a-z][a-zA-Z_-]*:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -107,7 +107,7 @@ e2e: build $(BUILD)/bench/load ## the whole-program tests
 
 # Fuzz targets always run under the sanitizers, whatever the rest is built with.
 SAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-FUZZ_SOURCES := $(foreach r,core math store learn reward,$(wildcard runtime/$(r)/*.c)) $(addprefix runtime/serve/,catalog.c catalog_json.c masks.c)
+FUZZ_SOURCES := $(foreach r,core math store learn reward,$(wildcard runtime/$(r)/*.c)) $(addprefix runtime/serve/,catalog.c catalog_json.c masks.c wire.c)
 FUZZ_OBJECTS := $(patsubst runtime/%.c,$(BUILD)/fuzz/obj/%.o,$(FUZZ_SOURCES))
 $(BUILD)/fuzz/obj/%.o: runtime/%.c
 	@mkdir -p $(@D)
@@ -131,6 +131,10 @@ LEDGER_KILL_ROUNDS ?= 1000
 soak-ledger: $(BUILD)/unit/reward_ledger_kill ## LEDGER_KILL_ROUNDS kill -9 rounds during ingest: nothing acknowledged is lost or counted twice
 	@EVECTION_KILL_ROUNDS=$(LEDGER_KILL_ROUNDS) $<
 
+SCRIBE_KILL_ROUNDS ?= 2000
+soak-scribe: $(BUILD)/unit/serve_scribe_kill ## SCRIBE_KILL_ROUNDS kill -9 rounds of the service's ledger writer under load: every row once, every answer true
+	@EVECTION_KILL_ROUNDS=$(SCRIBE_KILL_ROUNDS) $<
+
 # What bench-index measures: our archives, and the peers where their headers are (make deps-bench).
 FAISS := $(firstword $(wildcard $(addsuffix /faiss/IndexHNSW.h,/usr/include /usr/local/include)))
 HNSWLIB := $(firstword $(wildcard $(addsuffix /hnswlib/hnswlib.h,/usr/include /usr/local/include)))
@@ -153,6 +157,11 @@ $(BUILD)/bench/ledger_ingest: tests/bench/ledger_ingest.c $(call below,reward)
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CFLAGS) $(pkg_cflags) -Iruntime -o $@ $< $(call below,reward) $(LDFLAGS) $(pkg_libs) -lm -ldl
+$(BUILD)/bench/scribe_feed: tests/bench/scribe_feed.c $(call below,serve)
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS) $(pkg_cflags) -Iruntime -o $@ $< $(call below,serve) $(LDFLAGS) $(pkg_libs) -lm -ldl
+bench-scribe: $(BUILD)/bench/scribe_feed ## slates into the ledger through the service's writer, against writing them straight
 bench-ledger: $(BUILD)/bench/ledger_ingest ## rows into the ledger, against raw batched SQLite inserts
 
 $(BUILD)/bench/asks: tests/bench/asks.c $(call below,script)

@@ -28,6 +28,9 @@ static const char *const statements[N_SQL] = {
                             "WHERE i.id = ?1 ORDER BY s.position LIMIT 1",
     [SQL_IMPRESSION_SAME] = "SELECT user = ? AND propensity = ? AND (SELECT count(*) FROM shown WHERE impression = number) = ? FROM impressions WHERE id = ?",
     [SQL_SHOWN] = "INSERT INTO shown (impression, position, item, propensity, agent) VALUES (?, ?, ?, ?, ?)",
+    [SQL_SHOWN_MANY] = "INSERT INTO shown (impression, position, item, propensity, agent) VALUES (?1, ?2, ?3, ?4, ?5), (?1, ?6, ?7, ?8, ?9), (?1, ?10, ?11, ?12, ?13), "
+                       "(?1, ?14, ?15, ?16, ?17), (?1, ?18, ?19, ?20, ?21), (?1, ?22, ?23, ?24, ?25), (?1, ?26, ?27, ?28, ?29), (?1, ?30, ?31, ?32, ?33), "
+                       "(?1, ?34, ?35, ?36, ?37), (?1, ?38, ?39, ?40, ?41)",
     [SQL_EVENT] = "INSERT INTO events (id, user, item, type, value, time_ms, received_ms_wall, version, agent, impression, position, waits_for) "
                   "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
     [SQL_EVENT_SAME] = "SELECT user = ? AND item = ? AND type = ? AND value = ? FROM events WHERE id = ?",

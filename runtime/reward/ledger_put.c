@@ -132,8 +132,30 @@ static ev_status join(ev_ledger *l, sqlite3_stmt *s, const ev_impression *i, int
   return EV_OK;
 }
 
+/* Its items, ten a statement as long as there are so many. @param[out] agents of the first AGENTS_AT_ONCE */
+static ev_status put_shown(ev_ledger *l, const ev_impression *i, int64_t number, int64_t version, int64_t *agents) {
+  int64_t agent;
+  for (size_t k = 0, at = 0, many = 0; k < i->n_items; k++) {
+    if (at == 0) many = i->n_items - k >= SHOWN_MANY ? SHOWN_MANY : 1;
+    sqlite3_stmt *s = l->sql[many > 1 ? SQL_SHOWN_MANY : SQL_SHOWN];
+    int first = 2 + 4 * (int)at;
+    EV_TRY(agent_of(l, i->items[k].agent, &agent));
+    if (k < AGENTS_AT_ONCE) agents[k] = agent;
+    ledger_tally_shown(l, i->items[k].item, version, agent);
+    if (at == 0) sqlite3_bind_int64(s, 1, number);
+    sqlite3_bind_int64(s, first, i->items[k].position != 0 ? i->items[k].position : (int64_t)(k + 1));
+    sqlite3_bind_text(s, first + 1, i->items[k].item, -1, SQLITE_STATIC);
+    sqlite3_bind_double(s, first + 2, i->items[k].propensity);
+    sqlite3_bind_int64(s, first + 3, agent);
+    if (++at < many) continue;
+    EV_TRY(ledger_run(l, s));
+    at = 0;
+  }
+  return EV_OK;
+}
+
 static ev_status put_impression(ev_ledger *l, const ev_impression *i, int64_t now_ms, ev_ledger_receipt *out) {
-  int64_t version, agents[AGENTS_AT_ONCE], agent;
+  int64_t version, agents[AGENTS_AT_ONCE];
   sqlite3_stmt *s = l->sql[SQL_IMPRESSION];
   if (i->time_ms < l->pruned_before_ms) return know_impression(l, i, out);
   EV_TRY(version_of(l, i->version, now_ms, &version));
@@ -146,18 +168,7 @@ static ev_status put_impression(ev_ledger *l, const ev_impression *i, int64_t no
   EV_TRY(ledger_run(l, s));
   if (sqlite3_changes(l->db) == 0) return know_impression(l, i, out);
   int64_t number = sqlite3_last_insert_rowid(l->db);
-  s = l->sql[SQL_SHOWN];
-  sqlite3_bind_int64(s, 1, number);
-  for (size_t k = 0; k < i->n_items; k++) {
-    EV_TRY(agent_of(l, i->items[k].agent, &agent));
-    if (k < AGENTS_AT_ONCE) agents[k] = agent;
-    ledger_tally_shown(l, i->items[k].item, version, agent);
-    sqlite3_bind_int64(s, 2, i->items[k].position != 0 ? i->items[k].position : (int64_t)(k + 1));
-    sqlite3_bind_text(s, 3, i->items[k].item, -1, SQLITE_STATIC);
-    sqlite3_bind_double(s, 4, i->items[k].propensity);
-    sqlite3_bind_int64(s, 5, agent);
-    EV_TRY(ledger_run(l, s));
-  }
+  EV_TRY(put_shown(l, i, number, version, agents));
   if (i->n_items <= AGENTS_AT_ONCE) EV_TRY(ledger_recent_keep(l, i, number, version, agents));
   ledger_tally_impression(l, i, version);
   out->new_impressions++;

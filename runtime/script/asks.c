@@ -174,9 +174,9 @@ static ev_status blame(run *r, ev_asks_node *node, ev_status status) {
 
 static void make_room(ev_asks *a) {
   ev_host *h = a->host;
-  if (h->heap_max == 0 || h->heap_used <= a->collect_at) return;
+  if (h->heap.max == 0 || h->heap.used <= a->collect_at) return;
   ev_host_collect(h);
-  size_t full = (size_t)(FULL * (double)h->heap_max), more = h->heap_used + h->heap_max / 8;
+  size_t full = (size_t)(FULL * (double)h->heap.max), more = h->heap.used + h->heap.max / 8;
   a->collect_at = full > more ? full : more; /* what is in use may be as much: then not at every node */
 }
 
@@ -197,8 +197,8 @@ static ev_status act(run *r, ev_asks_node *node, size_t n) {
   bool cut = ev_watch_end();
   if (failed == 0) return EV_OK;
   ev_status status = ev_lua_take_error(L);
-  if (status == EV_EINTR) return status;
   if (failed == LUA_ERRMEM) ev_host_collect(a->host);
+  if (status == EV_EINTR) return status;
   if (cut) return ev_fail(EV_ELIMIT, "cut: it was not back after %.3g ms", (double)(end - r->now) * 1e-6);
   return status;
 }

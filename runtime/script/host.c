@@ -1,6 +1,7 @@
-/* host.c - one Lua state with the native module, the library's search path and a capped heap. */
+/* host.c - one Lua state with the native module and the library's search path, on a heap of its own (heap.h). */
 #include <limits.h>
 #include <lualib.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,39 +13,34 @@
 
 #define COLLECTOR_BYTES (1u << 20) /* what a collection may need for itself */
 
-/* LuaJIT's own allocator does the work (malloc maps and unmaps the vectors of a large catalog at every request); only the count is ours. */
-static void *capped_alloc(void *ud, void *p, size_t old_size, size_t new_size) {
-  ev_host *h = ud;
-  if (p == NULL) old_size = 0;
-  if (new_size > old_size && h->heap_used + (new_size - old_size) > h->heap_max) return NULL;
-  void *q = h->alloc(h->alloc_ctx, p, old_size, new_size);
-  if (q != NULL || new_size == 0) h->heap_used += new_size - old_size;
-  return q;
-}
-
 static int collect(lua_State *L) {
   lua_gc(L, LUA_GCCOLLECT, 0);
   return 0;
 }
 
+/* Room over the cap, for what must not fail: it would be an error outside of any protected call. */
+static void spare(lua_State *L, bool more) {
+  void *heap;
+  lua_getallocf(L, &heap);
+  ev_heap *h = heap;
+  if (h->max > 0) h->max += more ? COLLECTOR_BYTES : -(size_t)COLLECTOR_BYTES;
+}
+
 void ev_host_collect(ev_host *h) {
-  if (h->heap_max > 0) h->heap_max += COLLECTOR_BYTES;
+  spare(h->L, true);
   if (lua_cpcall(h->L, collect, NULL) != 0) lua_pop(h->L, 1); /* it did what it could */
-  if (h->heap_max > 0) h->heap_max -= COLLECTOR_BYTES;
+  spare(h->L, false);
 }
 
 void ev_lua_make_room(lua_State *L, size_t bytes) {
-  void *ctx;
-  if (lua_getallocf(L, &ctx) != capped_alloc) return;
-  ev_host *h = ctx;
-  if (h->heap_used + bytes > h->heap_max) ev_host_collect(h);
+  ev_host *h = ev_lua_host(L);
+  if (h->heap.max > 0 && h->heap.used + bytes > h->heap.max) ev_host_collect(h);
 }
 
 ev_host *ev_lua_host(lua_State *L) {
-  lua_getfield(L, LUA_REGISTRYINDEX, "ev.host");
-  ev_host *h = lua_touserdata(L, -1);
-  lua_pop(L, 1);
-  return h;
+  void *heap;
+  lua_getallocf(L, &heap);
+  return (ev_host *)(void *)((char *)heap - offsetof(ev_host, heap));
 }
 
 /* The folder that holds lua/evection: beside the build folder in a checkout, PREFIX/share/evection installed. */
@@ -103,8 +99,6 @@ static int open_native(lua_State *L) {
 static int open_libraries(lua_State *L) {
   ev_host *h = lua_touserdata(L, 1);
   luaL_openlibs(L);
-  lua_pushlightuserdata(L, h);
-  lua_setfield(L, LUA_REGISTRYINDEX, "ev.host");
   lua_getglobal(L, "package");
   lua_getfield(L, -1, "path");
   lua_pushfstring(L, "%s/lua/?.lua;%s/lua/?/init.lua;%s", h->root, h->root, lua_tostring(L, -1));
@@ -113,6 +107,11 @@ static int open_libraries(lua_State *L) {
   lua_getfield(L, -1, "preload");
   lua_pushcfunction(L, open_native);
   lua_setfield(L, -2, "evection.native");
+  return 0;
+}
+
+static int panic(lua_State *L) { /* an error outside of any protected call: the process ends */
+  ev_log(EV_LOG_ERROR, "Lua: %s", lua_tostring(L, -1));
   return 0;
 }
 
@@ -126,19 +125,15 @@ ev_status ev_host_new(ev_host **out, const ev_host_options *o) {
   const char *home = o->home != NULL ? o->home : "./var";
   h->root = ev_strndup(root, strlen(root));
   h->home = ev_strndup(home, strlen(home));
-  h->heap_max = o->max_heap_bytes;
+  h->heap.max = o->max_heap_bytes;
   ev_status status = EV_ENOMEM;
   if (h->root == NULL || h->home == NULL) goto fail;
-  h->L = luaL_newstate();
+  h->L = lua_newstate(ev_heap_alloc, &h->heap);
   if (h->L == NULL) {
     status = ev_fail(EV_ENOMEM, "out of memory: no Lua state");
     goto fail;
   }
-  if (h->heap_max > 0) {
-    h->alloc = lua_getallocf(h->L, &h->alloc_ctx);
-    h->heap_used = (size_t)lua_gc(h->L, LUA_GCCOUNT, 0) * 1024;
-    lua_setallocf(h->L, capped_alloc, h);
-  }
+  lua_atpanic(h->L, panic);
   if (lua_cpcall(h->L, open_libraries, h) != 0) {
     status = ev_fail(EV_ESCRIPT, "cannot start Lua: %s", lua_tostring(h->L, -1));
     goto fail;
@@ -152,8 +147,8 @@ fail:
 
 void ev_host_free(ev_host *h) {
   if (h == NULL) return;
-  if (h->L != NULL && h->alloc != NULL) lua_setallocf(h->L, h->alloc, h->alloc_ctx); /* LuaJIT gives all of it back at once, if it is its own */
   if (h->L != NULL) lua_close(h->L);
+  ev_heap_empty(&h->heap);
   ev_free(h->root);
   ev_free(h->home);
   ev_free(h);
@@ -165,10 +160,12 @@ const char *ev_host_home(const ev_host *h) { return h->home; }
 
 ev_status ev_lua_take_error(lua_State *L) {
   ev_status status = EV_ESCRIPT;
+  spare(L, true);
   if (lua_istable(L, -1)) {
     lua_getfield(L, -1, "status");
     lua_getfield(L, -2, "message");
     if (lua_isnumber(L, -2)) status = (ev_status)lua_tointeger(L, -2);
+    if (status <= EV_OK || status > EV_ESCRIPT || status == EV_EINTR) status = EV_ESCRIPT; /* the table may be an agent's */
     ev_fail(status, "%s", lua_isstring(L, -1) ? lua_tostring(L, -1) : "error without a message");
     lua_pop(L, 2);
   } else {
@@ -176,6 +173,7 @@ ev_status ev_lua_take_error(lua_State *L) {
     ev_fail(status, "%s", text != NULL ? text : "error without a message");
   }
   lua_pop(L, 1);
+  spare(L, false);
   return ev_interrupted() ? EV_EINTR : status;
 }
 

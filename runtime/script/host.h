@@ -2,6 +2,7 @@
 #ifndef EV_SCRIPT_HOST_H
 #define EV_SCRIPT_HOST_H
 
+#include "heap.h"
 #include "script.h"
 
 typedef struct ev_asks ev_asks;
@@ -9,9 +10,7 @@ typedef struct ev_asks ev_asks;
 struct ev_host {
   lua_State *L;
   char *root, *home;
-  size_t heap_used, heap_max; /* bytes; max 0 = no cap */
-  lua_Alloc alloc;            /* LuaJIT's own, under the cap */
-  void *alloc_ctx;
+  ev_heap heap;
   ev_asks *asks;              /* what is served, or NULL; the state has it */
 };
 

@@ -71,16 +71,21 @@ typedef struct ev_lesson {        /* an event, as agents learn of it */
   char type[32];
 } ev_lesson;
 
-/* What is to be loaded comes as JSON for evection.serve's load; what it said is appended to out. */
+/* What is to be loaded comes as JSON, {"composition": PATH, "data": NAME, "seed": n}; what it said is appended to out: {"version", "files",
+ * "recalls": names by source bit, "nodes": how many}. Loaded, fitted or mapped, and warmed; a composition that fails while it is warmed is an
+ * error. A host may be loaded again: what was served before stays when that fails before it is fitted. */
 ev_status ev_host_serve(ev_host *h, const char *json_args, ev_buf *out);
 /* The slate. A node that fails, or that is not back when its share of the time is over, is left out (a recall gives nothing, the
  * others pass on what came in) and the answer is degraded; only what leaves no slate at all is an error. EV_ECORRUPT: the
  * composition's output is no slate (an item twice, one that is not there or was seen, a score that is no number).
  * interim (may be NULL) is called with the best answer so far before each further node, so that a caller in another process
  * has something when this one never comes back; it returns false when nobody waits any more, which ends the asking (EV_EINTR).
- * explain's JSON is appended to text when it is asked for. */
+ * explain's JSON (docs/reference/serving.md) is appended to text when it is asked for.
+ * With a deadline or a budget the process's SIGVTALRM is taken, and one timer that tells the thread which asks: one at a time. */
 typedef bool ev_interim_fn(void *ctx, const ev_answer *so_far);
 ev_status ev_host_recommend(ev_host *h, const ev_ask *ask, ev_answer *out, ev_buf *text, ev_interim_fn *interim, void *ctx);
+/* Every agent that learns gets them; events about items that the snapshot has not, or without a finite value and time, are left out. When
+ * one raises the others learn all the same, and its error is returned at the end. */
 ev_status ev_host_learn(ev_host *h, const ev_lesson *lessons, size_t n);
 
 #endif

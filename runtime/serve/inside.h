@@ -154,7 +154,7 @@ void scribe_free(scribe *s);       /* unmaps it in this process alone; NULL does
 /* The writer's process, one at a time: until scribe_stop, then writes what is left. EV_OK: all of it. Else the ledger cannot be
  * opened, or EV_EIO: some was refused by the disk until SCRIBE_LAST_MS after the stop, and is lost with the rings.
  * A ledger that is locked by others is waited for (2 s, so 4 s for a record that comes meanwhile), then tickets fail with EV_EIO. */
-#define SCRIBE_LAST_MS 10000
+#define SCRIBE_LAST_MS 5000
 ev_status scribe_run(scribe *s, const char *ledger_path);
 void scribe_stop(scribe *s);       /* any process, also from a signal's handler. Producers should have stopped before */
 /* A producer that starts (again): what an earlier one of this ring left is still written, its tickets are nobody's. Waits up to ms

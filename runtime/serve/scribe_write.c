@@ -42,6 +42,8 @@ typedef struct writer {
   bool *told;            /* (n_rings) tickets to be rung for */
   char wrong[SCRIBE_ERROR_BYTES]; /* what was said of the last wrong record */
   uint64_t retry_ns;     /* until then only tickets are tried; 0: there is no trouble */
+  bool said;             /* that there is trouble */
+  uint64_t dropped_ns;   /* until then no word of wrong records */
 } writer;
 
 /* ---- The last failure ----------------------------------------------------------------------------------*/
@@ -149,23 +151,25 @@ static void tell(writer *w) {
 static void written(writer *w, const entry *e, size_t n) {
   scribe *s = w->s;
   for (size_t k = 0; k < n; k++) {
+    end(w, e[k].x, e[k].ring);
     if (e[k].status == EV_OK) {
       atomic_fetch_add_explicit(&s->records, 1, memory_order_relaxed);
     } else if (!has_ticket(e[k].x)) {
       note(s, w->wrong);
       atomic_fetch_add(&s->dropped, 1);
+      if (ev_now_ns() < w->dropped_ns) continue; /* there may be many of the kind */
+      w->dropped_ns = ev_now_ns() + UINT64_C(1000000000);
+      ev_log(EV_LOG_ERROR, "rows were not taken by the ledger: %s", w->wrong);
     }
-    end(w, e[k].x, e[k].ring);
   }
   atomic_fetch_add(&s->commits, 1);
 }
 
-/* The disk or a lock refused it: who waits is told so. → somebody was */
-static bool refuse(writer *w, record *x, size_t i, ev_status status, const char *error) {
-  if (!has_ticket(x)) return false;
+/* The disk or a lock refused it: who waits is told so. */
+static void refuse(writer *w, record *x, size_t i, ev_status status, const char *error) {
+  if (!has_ticket(x)) return;
   set_outcome(x, status, error, &(ev_ledger_receipt){0});
   end(w, x, i);
-  return true;
 }
 
 /* ---- Promotions ----------------------------------------------------------------------------------------*/
@@ -310,7 +314,7 @@ static void commit_singly(writer *w) {
 
 static void commit_list(writer *w) {
   bool begun;
-  char error[SCRIBE_ERROR_BYTES];
+  char error[SCRIBE_ERROR_BYTES] = "";
   ev_status status = commit(w, w->list, w->n, &begun);
   w->retry_ns = 0;
   if (status == EV_OK) {
@@ -325,6 +329,10 @@ static void commit_list(writer *w) {
     w->retry_ns = ev_now_ns() + RETRY_MS * UINT64_C(1000000);
   }
   tell(w);
+  if (w->said == (w->retry_ns != 0)) return;
+  w->said = w->retry_ns != 0;
+  if (w->said) ev_log(EV_LOG_ERROR, "the ledger cannot be written, what nobody waits for is tried again: %s", error);
+  else ev_log(EV_LOG_INFO, "the ledger is written again");
 }
 
 /* ---- Going on ------------------------------------------------------------------------------------------*/

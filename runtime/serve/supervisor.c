@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -205,6 +206,7 @@ static ev_status open_all(supervisor *s, const sigset_t *signals) {
   guard_close(g);
   EV_TRY(sockets_open(&s->sockets, o));
   EV_TRY(privileges_drop(o));
+  prctl(PR_SET_CHILD_SUBREAPER, 1); /* workers of a team that was killed are waited for, too */
   EV_TRY(ev_snapshot_open(&s->snapshot, o->snapshot_path));
   EV_TRY(board_new(&s->b, ev_snapshot_n_items(s->snapshot)));
   atomic_store(&s->b->strikes_max, (uint32_t)o->strikes);
@@ -221,9 +223,33 @@ static ev_status open_all(supervisor *s, const sigset_t *signals) {
   return add_fd(s, watch_fd(s->watch));
 }
 
-static void end_all(supervisor *s) {
+#define LEAVE_MS 500 /* for workers that are idle, as they are after a drain */
+
+static void end_teams(supervisor *s) {
+  bool any = true;
+  for (size_t i = 0; i < TEAMS_MAX && s->b != NULL; i++) {
+    if (s->members[i].pid == 0) continue;
+    atomic_store(&s->b->teams[i].state, TEAM_LEAVING);
+    bell_ring(s->bells.team[i]);
+  }
+  for (int ms = 0; any && ms < LEAVE_MS; ms += 5) {
+    pid_t pid;
+    any = false;
+    while ((pid = waitpid(-1, NULL, WNOHANG)) > 0) {
+      if (pid == s->writer) s->writer = 0;
+      if (pid == s->front) s->front = 0;
+      for (size_t i = 0; i < TEAMS_MAX; i++)
+        if (s->members[i].pid == pid) s->members[i].pid = 0;
+    }
+    for (size_t i = 0; i < TEAMS_MAX; i++) any = any || (s->members[i].pid != 0 && s->members[i].state > MEMBER_STAGING);
+    if (any) usleep(5000);
+  }
   for (size_t i = 0; i < TEAMS_MAX; i++)
     if (s->members[i].pid != 0) kill(s->members[i].pid, SIGKILL); /* and with it its workers */
+}
+
+static void end_all(supervisor *s) {
+  end_teams(s);
   if (s->front != 0) kill(s->front, SIGKILL);
   if (s->writer != 0) { /* what it has is written: a drain may take as long as a locked file does */
     scribe_stop(s->scribe);

@@ -178,6 +178,7 @@ static ev_status start_team(supervisor *s, member *m, const json_t *args) {
     close(s->epoll);
     close(s->signals);
     close(watch_fd(s->watch));
+    scribe_free(s->scribe); /* what runs scripts has no business with the ledger's rings */
     process_begin("ev-team", parent, true);
     team_run(s->o, s->b, &s->bells, i, text, pair[1]);
   }
@@ -279,8 +280,8 @@ void member_publish(supervisor *s, member *m, const char *action, const char *re
   if (m->of_file) {
     snprintf(s->source, sizeof s->source, "%s", m->source);
     watch_files(s->watch, json_object_get(m->said, "files"));
+    board_set_error(s->b, "");
   }
-  board_set_error(s->b, "");
   keep_champion(s, m);
   if (was_challenger) {
     forget_canary(s);

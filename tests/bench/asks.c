@@ -1,4 +1,4 @@
-/* asks.c - requests a second of one core: asks COMPOSITION DATA [SECONDS [N]]
+/* asks.c - requests a second of a core's time: asks COMPOSITION DATA [SECONDS [N]]
  *
  * Random users of the data with their whole histories, for N (20) items; everything in this process, as a script worker has it. Prints
  * a JSON list of {"name", "value", "unit"}: the path of the service, the same with a deadline and with interim answers, under a capped Lua
@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/core.h"
 #include "script/script.h"
@@ -82,10 +83,16 @@ static ev_host *host(size_t max_heap_bytes) {
 
 typedef enum how { PLAIN, TIMED, SHOWN, EXPLAINED, TEXT } how;
 
+static uint64_t busy_ns(void) { /* of this process: what else runs on the machine does not count */
+  struct timespec t;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
 static double requests_per_s(ev_host *h, how way) {
   static ev_answer answer, copy;
   ev_buf text = {0};
-  uint64_t start = ev_now_ns(), end = start + (uint64_t)(seconds * 1e9), now = start;
+  uint64_t start = busy_ns(), end = start + (uint64_t)(seconds * 1e9), now = start;
   size_t done = 0;
   while (now < end) {
     for (size_t k = 0; k < 16; k++) {
@@ -96,10 +103,10 @@ static double requests_per_s(ev_host *h, how way) {
         continue;
       }
       ask.explain = way == EXPLAINED;
-      if (way >= TIMED) ask.deadline_ns = ev_now_ns() + 50000000;
+      if (way >= TIMED) ask.deadline_ns = ev_now_ns() + 5000000000; /* far enough for a busy machine: what it costs is the same */
       need(ev_host_recommend(h, &ask, &answer, &text, way == SHOWN ? keep : NULL, &copy));
     }
-    now = ev_now_ns();
+    now = busy_ns();
   }
   ev_buf_free(&text);
   return (double)done / (double)(now - start) * 1e9;

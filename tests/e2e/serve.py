@@ -110,8 +110,21 @@ class Service:
         return self.ask("GET", "/version")[1]
 
     def workers(self):
-        with open(f"/proc/{self.p.pid}/task/{self.p.pid}/children", encoding="ascii") as f:
-            return [int(pid) for pid in f.read().split()]
+        """The script workers: children of the teams."""
+        found = []
+        for pid in os.listdir("/proc"):
+            try:
+                with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+                    text = f.read()
+                parent = int(text.rsplit(")", 1)[1].split()[1])
+                if "(ev-worker)" not in text or text.rsplit(")", 1)[1].split()[0] == "Z":
+                    continue
+                with open(f"/proc/{parent}/stat", encoding="utf-8", errors="replace") as f:
+                    if int(f.read().rsplit(")", 1)[1].split()[1]) == self.p.pid:
+                        found.append(int(pid))
+            except (OSError, ValueError):
+                continue
+        return found
 
 
 def until(test, what, seconds=10):
@@ -193,7 +206,7 @@ def test_wrong_requests_are_told_so_and_harm_nobody():
             for n in ("0", "-1", "501", "x", "1.5", "", "9" * 40):
                 status, d = s.ask("GET", f"/recommend/nobody?n={n}")
                 assert status == 400 and "1 to 500" in d["error"], (n, status, d)
-            for method, path, status in (("GET", "/", 404), ("GET", "/recommend", 404), ("GET", "/recommend/", 400), ("GET", "/recommend/" + "x" * 257, 400),
+            for method, path, status in (("GET", "/", 404), ("GET", "/recommend", 405), ("GET", "/recommend/", 400), ("GET", "/recommend/" + "x" * 257, 400),
                                          ("GET", "/recommend/%ff%fe", 400), ("POST", "/recommend/nobody", 405), ("DELETE", "/recommend/nobody", 405),
                                          ("GET", "/events", 405), ("PUT", "/events", 405), ("POST", "/version", 405), ("GET", "/../etc/passwd", 404)):
                 got, d = s.ask(method, path, "{}" if method != "GET" else None)
@@ -399,7 +412,7 @@ def test_edits_go_live_under_traffic_and_broken_ones_do_not():
                 t.end()
                 assert t.wrong == [] and t.degraded == 0 and t.done > 50, (t.wrong[:3], t.degraded, t.done)
             assert s.count("reloads") == 3 and s.count("failed_reloads") >= 4 and s.count("worker_deaths") <= s.count("failed_reloads")
-            assert len(s.workers()) == 2
+            assert len(s.workers()) == 4, "two of the version that is live, two of the one before, which stays warm"
             replace(home, "c.yaml", "# a remark changes nothing\n" + open(path, encoding="utf-8").read())
             time.sleep(0.4)
             assert s.count("reloads") == 3
@@ -437,6 +450,10 @@ def test_an_edit_that_never_makes_a_slate_is_not_taken():
             replace(home, "mine.lua", agent().replace("request.n == 77", "true").replace("local _ = 1", "while true do end"))
             until(lambda: "no slate" in s.version()["error"], "the reason")
             assert s.version()["version"] == version and s.items("stranger") == common
+        with Service(home, path, "--deadline-ms", "60") as s:
+            assert s.version()["version"] == version and "no slate" in s.version()["error"], "a start with it serves what was live before"
+            assert s.items("stranger") == common
+        os.unlink(os.path.join(home.path, "versions", "world.champion"))
         done = home.run("serve", path, "--data", "world", "--port", "0", "--deadline-ms", "60", code=2)
         assert "no slate" in done.stderr
 

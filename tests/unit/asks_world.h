@@ -75,6 +75,7 @@ __attribute__((unused)) static ev_ask ask_of(uint32_t user, size_t n, uint32_t *
 /* An agent that does as it is told: by a history of 1000 + k items, which no user of the world has. NAME and ROLE are put in. */
 static const char *const wild_agent =
     "local agent = require 'evection.agent'\n"
+    "local kept = {}\n"
     "return agent { name = '%s', role = '%s', about = 'Does what it is told.', state = { n = 4 },\n"
     "%s"
     "act = function(model, request, slate, ctx)\n"
@@ -101,6 +102,10 @@ static const char *const wild_agent =
     "  elseif k == 18 then slate:column('propensity'):set(0 / 0)\n"
     "  elseif k == 19 then slate:column('propensity'):set(2)\n"
     "  elseif k == 20 then slate:truncate(0)\n"
+    "  elseif k == 22 then while true do kept[#kept + 1] = ('x'):rep(1000) .. #kept end\n"
+    "  elseif k == 23 then error(12345.25, 0)\n"
+    "  elseif k == 24 then error { status = 0, message = 'fine' }\n"
+    "  elseif k == 25 then error { status = 8, message = 'interrupted' }\n"
     "  elseif k == 21 then error(('\\255'):rep(1000))\n"
     "  end\n"
     "end }\n";

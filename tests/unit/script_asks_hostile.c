@@ -32,7 +32,9 @@ static void a_node_that_fails_is_left_out(void **state) {
     ev_answer whole = asked(h, &ask);
     assert_int_equal(whole.degraded, 0);
     assert_true(whole.cut[0] == '\0' && whole.why[0] == '\0');
-    for (int k = 1; k <= 21; k += k == 1 ? 14 : 6) { /* 1, 15, 21: a message, none, one that is no text */
+    static const int ways[] = {1, 15, 21, 23, 24, 25}; /* a message, none, one that is no text, a number; words that mean something to us */
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+      int k = ways[i];
       failing = order(k, history, seen);
       ev_answer answer = asked(h, &failing);
       assert_int_equal(answer.degraded, 1);
@@ -40,6 +42,7 @@ static void a_node_that_fails_is_left_out(void **state) {
       if (k == 1) assert_non_null(strstr(answer.why, "planted"));
       assert_int_equal(ev_utf8_invalid(answer.why, strlen(answer.why)), strlen(answer.why));
       if (k == 21) assert_non_null(strstr(answer.why, "????"));
+      if (k == 23) assert_string_equal(answer.why, "12345.25");
       assert_true(answer.why[0] != '\0');
       if (r == 1) { /* by the best rank of either: the two first places are those of the inputs */
         assert_int_equal(answer.n, 10);
@@ -180,7 +183,7 @@ static void a_node_that_is_late_is_cut(void **state) {
     assert_non_null(strstr(answer.why, "not back after"));
     assert_same_items(&whole, &answer);
     assert_true(ms > 40); /* its share: what is left, but for a reserve */
-    if (ms > 1000) fail_msg("cut after %g ms", ms); /* a busy machine is no excuse beyond that */
+    if (ms > 2000) fail_msg("cut after %g ms", ms); /* a busy machine is no excuse beyond that */
     ask = order(0, history, seen);
     ms_of(h, &ask, 10000, &answer); /* the next one has its own time */
     assert_int_equal(answer.degraded, 0);
@@ -328,7 +331,8 @@ static void a_compiled_endless_loop_leaves_what_there_was(void **state) {
       _exit(0);
     }
     if (k == 4) {
-      usleep(400000); /* the interpreter notices its time soon; compiled code never */
+      for (int i = 0; i < 1000 && s->n == 0; i++) usleep(10000);
+      usleep(200000); /* the interpreter notices its time soon; compiled code never */
       assert_int_equal(s->done, 0);
       assert_int_equal(kill(pid, SIGKILL), 0);
     }
@@ -389,6 +393,26 @@ static void a_node_that_takes_all_memory_is_left_out(void **state) {
   ev_host_free(h);
 }
 
+/* What an agent keeps is there for good: then nobody has memory any more, and still nothing ends. */
+static void a_full_heap_is_survived(void **state) {
+  (void)state;
+  ev_host *h = serve_capped(with("rerank"), (size_t)24 << 20, NULL);
+  uint32_t history[1100], seen[ITEMS];
+  ev_ask ask = order(0, history, seen), full = order(22, history, seen), number = order(23, history, seen);
+  ev_answer whole = asked(h, &ask), answer = asked(h, &full);
+  assert_string_equal(answer.cut, "w");
+  assert_same_items(&whole, &answer);
+  for (int round = 0; round < 20; round++) {
+    answer = asked(h, &full);
+    assert_int_equal(answer.degraded, 1); /* the other recalls may lack memory, too: the one that needs none is there */
+    assert_int_equal(answer.n, 10);
+    answer = asked(h, &number);
+    assert_int_equal(answer.degraded, 1);
+    assert_int_equal(answer.n, 10);
+  }
+  ev_host_free(h);
+}
+
 static void garbage_is_no_reason_to_fail(void **state) {
   (void)state;
   text_file("waster.lua", "local agent = require 'evection.agent'\n"
@@ -420,6 +444,7 @@ int main(void) {
       cmocka_unit_test(a_compiled_endless_loop_leaves_what_there_was),
       cmocka_unit_test(a_forked_child_has_its_own_time),
       cmocka_unit_test(a_node_that_takes_all_memory_is_left_out),
+      cmocka_unit_test(a_full_heap_is_survived),
       cmocka_unit_test(garbage_is_no_reason_to_fail),
   };
   return RUN_IN_WORLD(tests);
