@@ -357,9 +357,13 @@ end
 -- { version, composition (the file to load), files (to be watched), source, recalls, nodes, warnings, drops, migrated, gate { probes, median_ms, worst_ms,
 -- metric { … } }, seconds }. Raises with all that is wrong; then nothing has changed but what is kept by content.
 function stage.run(args)
+  for key, value in pairs(args) do
+    if value == native.null or value == "" then args[key] = nil end
+  end
   local started, gate, warnings = native.now(), gate_of(args.gate), native.array {}
   local seed = args.seed or 1
   args.seed = seed
+  if args.champion and not is_version(args.champion) then args.champion = stage.find(args.champion) or args.champion end
   local source, of_version = resolve(args.composition)
   local edited = compose.open(source)
   if of_version and edited.hash ~= of_version then
