@@ -107,7 +107,7 @@ e2e: build ## the whole-program tests
 
 # Fuzz targets always run under the sanitizers, whatever the rest is built with.
 SAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-FUZZ_SOURCES := $(foreach r,core math store learn reward,$(wildcard runtime/$(r)/*.c))
+FUZZ_SOURCES := $(foreach r,core math store learn reward,$(wildcard runtime/$(r)/*.c)) $(addprefix runtime/serve/,catalog.c catalog_json.c masks.c)
 FUZZ_OBJECTS := $(patsubst runtime/%.c,$(BUILD)/fuzz/obj/%.o,$(FUZZ_SOURCES))
 $(BUILD)/fuzz/obj/%.o: runtime/%.c
 	@mkdir -p $(@D)
@@ -154,6 +154,17 @@ $(BUILD)/bench/ledger_ingest: tests/bench/ledger_ingest.c $(call below,reward)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CFLAGS) $(pkg_cflags) -Iruntime -o $@ $< $(call below,reward) $(LDFLAGS) $(pkg_libs) -lm -ldl
 bench-ledger: $(BUILD)/bench/ledger_ingest ## rows into the ledger, against raw batched SQLite inserts
+
+$(BUILD)/bench/asks: tests/bench/asks.c $(call below,script)
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS) $(pkg_cflags) -Iruntime -o $@ $< $(call below,script) $(LDFLAGS) $(pkg_libs) -lm -ldl
+bench-asks: $(BUILD)/bench/asks ## requests/s of one core for a composition (COMPOSITION=… DATA=…; else a few on a generated world)
+$(BUILD)/bench/canary: tests/bench/canary.c $(call below,serve)
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS) $(pkg_cflags) -Iruntime -o $@ $< $(call below,serve) $(LDFLAGS) $(pkg_libs) -lm -ldl
+bench-canary: $(BUILD)/bench/canary ## false alarms and delay of canaries in the simulated feed
 
 bench-%: build
 	@mkdir -p $(BUILD)/bench

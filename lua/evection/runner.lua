@@ -167,7 +167,7 @@ end
 -- The node that runs.
 local function enliven(node, w, view)
   return {
-    name = node.name, agent = node.agent, role = node.role, from = node.from, n = node.n, knobs = node.knobs, slate = native.slate(), inputs = {},
+    name = node.name, agent = node.agent, role = node.role, from = node.from, n = node.n, budget_ms = node.budget_ms, knobs = node.knobs, slate = native.slate(), inputs = {},
     ctx = { knobs = agent.live(node.agent, node.knobs), data = view.data, inputs = { unpack(node.from) }, feature = w.feature },
   }
 end
@@ -229,6 +229,7 @@ function fit(c, w, opts)
       self.by_name[node.name] = live
       fit_in_place(self, c, node, live, opts)
       for i, input in ipairs(node.from) do live.inputs[i] = self.by_name[input].slate end
+      live.step = native.step(live.role, live.slate, live.inputs, live.from, live.bit)
       self.list[#self.list + 1] = live
     end
   end
@@ -326,24 +327,16 @@ end
 -- How many items the output gives when its node does not say.
 function Runner:set_n(n) self.n = n end
 
--- What a node that was taken away leaves: nothing of a recall; the candidates that came in of a rank, rerank or explore; of a merge
--- the best rank that any input gives an item, which is no decision of anybody's.
-local function pass_on(node, slate)
-  if node.role ~= "merge" then return end
-  local best = native.vector(#slate):set(0)
-  for _, name in ipairs(node.from) do
-    local rank = slate["rank." .. name]
-    best = best:max_with(rank:gt(0) / rank:max_with(1))
-  end
-  slate.score:set(0):add(best)
+-- How many candidates a node gives; nil: as it comes.
+local function wanted(self, node)
+  return node.n or (node == self.output and self.n) or (node.role == "recall" and DEFAULT_RECALL) or nil
 end
 
+-- One node of an evaluation: an act that raises ends it. What a node finds in its slate, and what becomes of it, stands in
+-- runtime/script/step.h: the service has its own loop over the nodes (asks.c), which leaves a node that raises out.
 local function step(self, node, request)
-  local slate, absent = node.slate, self.absent and self.absent[node.name]
-  local n = node.n or (node == self.output and self.n) or (node.role == "recall" and DEFAULT_RECALL) or nil
-  if node.role == "recall" then slate:clear()
-  elseif node.role == "merge" then slate:union(node.inputs, node.from)
-  else slate:copy(node.inputs[1]) end
+  local slate, absent, n = node.slate, self.absent and self.absent[node.name], wanted(self, node)
+  native.step_open(node.step)
   local actor = node
   if absent then actor = absent ~= true and absent or nil end
   if actor then
@@ -353,11 +346,9 @@ local function step(self, node, request)
     if not ok then error(("node %s: act: %s"):format(node.name, tostring(message)), 0) end
     if started then self.clock[node.name] = native.now() - started end
   else
-    pass_on(node, slate)
+    native.step_pass(node.step)
   end
-  if node.bit then slate:set_source(node.bit) end
-  if node.role ~= "rerank" and node.role ~= "explore" then slate:sort() end
-  if n then slate:truncate(n) end
+  native.step_close(node.step, n)
   return slate
 end
 
@@ -405,13 +396,31 @@ function Runner:score(requests, row, slate)
   if not ok then error(("node %s: act: %s"):format(node.name, tostring(message)), 0) end
 end
 
--- A slate for nobody, as fast as code that has run before can make the next. It leaves no trace in the learning state.
-function Runner:warm()
+-- fn() with learning state that begins empty and ends with it: what it does leaves no trace.
+function Runner:apart(fn)
   local kept = {}
   for i, node in ipairs(self.list) do kept[i] = node.ctx.state or false end
   self:open_state "memory"
-  self:recommend { n = 1 }
+  local ok, message = pcall(fn)
   for i, node in ipairs(self.list) do node.ctx.state = kept[i] or nil end
+  if not ok then error(message, 0) end
+end
+
+-- A slate for nobody, as fast as code that has run before can make the next.
+function Runner:warm()
+  self:apart(function() self:recommend { n = 1 } end)
+end
+
+-- From now on this Lua state is asked for this composition: ev_host_recommend and ev_host_learn of runtime/script/script.h.
+function Runner:serve()
+  local nodes, output = {}, nil
+  for i, node in ipairs(self.list) do
+    nodes[i] = { name = node.name, agent = node.agent.name, hash = node.agent.hash, step = node.step, act = node.agent.act, model = node.model,
+      slate = node.slate, ctx = node.ctx, n = node.n, budget_ms = node.budget_ms }
+    if node == self.output then output = i end
+  end
+  native.serving { snapshot = self.world.snapshot, nodes = nodes, output = output, budget_ms = self.composition.budget_ms,
+    learn = function(events) self:learn(events) end }
 end
 
 -- recommend{ user = index or nil, history = {items, oldest first}, seen = {items}, n } → slate
@@ -431,14 +440,20 @@ local function copy_of(events)
   return list
 end
 
--- learn(events): each { user, item, type, value, time }; every agent that closes its loop gets them.
+-- learn(events): each { user, item, type, value, time }; every agent that closes its loop gets them, also when another's raises: then the
+-- first error is raised at the end.
 function Runner:learn(events)
+  local failed
   for _, node in ipairs(self.list) do
-    if node.agent.learn and node.ctx.state then call(node, "learn", node.ctx.state, copy_of(events), node.ctx) end
+    if node.agent.learn and node.ctx.state then
+      local ok, message = pcall(call, node, "learn", node.ctx.state, copy_of(events), node.ctx)
+      if not ok then failed = failed or message end
+    end
   end
   for _, s in ipairs(self.snapshots) do
     if native.arms_snapshot_due(s.state, self.snapshot_s) then native.arms_snapshot(s.state, s.path) end
   end
+  if failed then error(failed, 0) end
 end
 
 -- evaluate(node, data) → what the agent's own evaluate says of held-out data; nil: it has none.

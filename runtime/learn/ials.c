@@ -146,24 +146,40 @@ static ev_status write_factors(const char *path, const float *user, const float 
   return status;
 }
 
-ev_status ev_fit_ials(const char *path, const ev_view *v, const ev_ials_options *o, const ev_progress *p) {
+ev_status ev_ials_train(float **user, float **item, const ev_view *v, const ev_ials_options *o, const ev_progress *p) {
   size_t d = o->n_dims, n_users = v->by_user.n_rows, n_items = v->by_item.n_rows;
-  float *user = ev_alloc(n_users, d * sizeof *user), *item = ev_alloc(n_items, d * sizeof *item), *gram = ev_alloc(d, d * sizeof *gram);
-  ev_status status = user == NULL || item == NULL || gram == NULL ? EV_ENOMEM : EV_OK;
+  float *gram = ev_alloc(d, d * sizeof *gram);
+  *user = ev_alloc(n_users, d * sizeof **user);
+  *item = ev_alloc(n_items, d * sizeof **item);
+  ev_status status = *user == NULL || *item == NULL || gram == NULL ? EV_ENOMEM : EV_OK;
   if (status == EV_OK) {
     ev_rng r;
     ev_rng_seed(&r, o->seed, 1);
     double std = o->init_std / sqrt((double)d);
-    for (size_t i = 0; i < n_items * d; i++) item[i] = (float)(std * ev_rng_normal(&r));
+    for (size_t i = 0; i < n_items * d; i++) (*item)[i] = (float)(std * ev_rng_normal(&r));
   }
   for (unsigned epoch = 0; epoch < o->epochs && status == EV_OK; epoch++) {
-    status = improve(user, item, &v->by_user, gram, o);
-    if (status == EV_OK) status = improve(item, user, &v->by_item, gram, o);
-    if (status == EV_OK && p != NULL) p->report(p->ctx, "epoch", epoch + 1, o->epochs, observed_loss(v, user, item, d));
+    status = improve(*user, *item, &v->by_user, gram, o);
+    if (status == EV_OK) status = improve(*item, *user, &v->by_item, gram, o);
+    if (status == EV_OK && p != NULL) p->report(p->ctx, "epoch", epoch + 1, o->epochs, observed_loss(v, *user, *item, d));
   }
-  if (status == EV_OK) status = improve(user, item, &v->by_user, gram, o);
-  if (status == EV_OK) status = make_gram(gram, item, 1, n_items, d);
-  if (status == EV_OK) status = write_factors(path, user, item, gram, n_users, n_items, o);
+  if (status == EV_OK) status = improve(*user, *item, &v->by_user, gram, o);
+  ev_free(gram);
+  if (status == EV_OK) return EV_OK;
+  ev_free(*user);
+  ev_free(*item);
+  *user = *item = NULL;
+  return status;
+}
+
+ev_status ev_ials_gram(float *out, const float *item, size_t n_items, size_t d) { return make_gram(out, item, 1, n_items, d); }
+
+ev_status ev_fit_ials(const char *path, const ev_view *v, const ev_ials_options *o, const ev_progress *p) {
+  size_t d = o->n_dims;
+  float *user, *item, *gram = NULL;
+  EV_TRY(ev_ials_train(&user, &item, v, o, p));
+  ev_status status = (gram = ev_alloc(d, d * sizeof *gram)) == NULL ? EV_ENOMEM : make_gram(gram, item, 1, v->by_item.n_rows, d);
+  if (status == EV_OK) status = write_factors(path, user, item, gram, v->by_user.n_rows, v->by_item.n_rows, o);
   ev_free(user);
   ev_free(item);
   ev_free(gram);

@@ -24,13 +24,21 @@ struct ev_model {
 };
 
 extern const ev_kind ev_kind_item_scores, ev_kind_item_graph, ev_kind_item_linear, ev_kind_factors, ev_kind_graph_filter, ev_kind_vectors, ev_kind_encoder,
-    ev_kind_ranker, ev_kind_gbdt, ev_kind_network;
+    ev_kind_ranker, ev_kind_gbdt, ev_kind_network, ev_kind_indexed, ev_kind_item_columns;
 
 /* An array of the pack of exactly this shape; EV_ECORRUPT otherwise. */
 ev_status ev_model_array(const ev_model *m, const char *name, ev_dtype dtype, size_t rows, size_t cols, const void **out);
 /* Element i of the one-row array of numbers called "options". */
 double ev_model_option(const ev_model *m, size_t i);
 ev_status ev_requests_check(const ev_requests *r, size_t n_items); /* every item below n_items */
+
+/* ---- Factors ---- (ials.c) */
+/* The vectors of users (n_users, d) and items (n_items, d), owned by the caller; none when it fails. */
+ev_status ev_ials_train(float **user, float **item, const ev_view *v, const ev_ials_options *o, const ev_progress *p);
+ev_status ev_ials_gram(float *out, const float *item, size_t n_items, size_t d); /* out (d, d) = ItemᵀItem; the same bits for any number of threads */
+
+/* ---- Indexed ---- (indexed.c) */
+ev_status ev_indexed_recall(const ev_model *m, const ev_requests *r, size_t k, unsigned effort, uint32_t *ids, float *scores);
 
 /* ---- Vectors ---- (model_vectors.c) */
 /* Rows (n, d) as array `name`, divided by their lengths where unit is set, and zeros for those whose range in ptr (n + 1, or NULL)

@@ -6,6 +6,8 @@
  *   item_graph    sparse item-item weights; a user is the sum of his items' rows (item_knn, similar_content, markov, slim)
  *   item_linear   dense symmetric item-item matrix, half stored, with weights in and out (ease)
  *   factors       user and item vectors; unknown or changed users are folded in   (ials)
+ *   indexed       the same beside an index of the item vectors   (ann)
+ *   item_columns  columns of numbers over items, for a slate to look up   (linear_policy)
  *   vectors       user and item vectors, learnt any way; who has none is the mean of what he has   (mf, light_gcn, two_tower)
  *   encoder       a graph that makes a history a vector, and item vectors   (sasrec, gru4rec)
  *   graph_filter  the graph of users and items, and its leading singular vectors   (graph_filter)
@@ -123,6 +125,30 @@ typedef struct ev_ials_options {
   uint64_t seed;
 } ev_ials_options;
 ev_status ev_fit_ials(const char *path, const ev_view *v, const ev_ials_options *o, const ev_progress *p);
+
+/* The same vectors with an index over the items' in one file, so that candidates are found without looking at every item. Both sides
+ * are turned into the basis where ItemᵀItem is diagonal: no product changes, and folding a user in takes microseconds.
+ *   a user who is known, with the history that he was trained on   his trained vector
+ *   another history                                               folded in: the least squares above, to a relative residual of 1e-5
+ *   no history                                                    the items that most users have; their number is the score
+ * index: kind, form, n_links, effort_build, n_lists, effort, seed; the metric is dot, and items keep their f32 vectors, so that
+ * scores are exact. A flat index gives what ev_fit_ials gives. Same bits for any number of threads. */
+ev_status ev_fit_indexed(const char *path, const ev_view *v, const ev_ials_options *o, const ev_index_options *index, const ev_progress *p);
+/* As ev_model_recall with so much effort in the index (ev_search), 0: as it was made. EV_EINVAL: effort, and the model has no index. */
+ev_status ev_model_search(const ev_model *m, const ev_requests *r, size_t k, unsigned effort, uint32_t *ids, float *scores);
+
+/* Columns of numbers over items, looked up by slates: not a recall and not a ranker, but what one is made of. */
+ev_status ev_fit_item_columns(const char *path, const char *const *names, const float *const *columns, size_t n_columns, size_t n_items); /* columns[c] (n_items), finite. At most EV_SLATE_MAX_COLUMNS; EV_EINVAL */
+/* Makes the model's columns those of the slate, each candidate having its item's number. EV_EINVAL: a model of another kind, an item that it does not know. */
+ev_status ev_model_fill(const ev_model *m, ev_slate *s);
+
+/* out (n of the slate): the share of the request's history whose items have the candidate's number in that column; 0 without a history.
+ * r->n == 1. EV_EINVAL as above, and: no such column. */
+ev_status ev_model_share(const ev_model *m, const ev_requests *r, ev_slate *s, const char *column, float *out);
+
+/* Clusters of the items by the directions of their vectors (ev_clusters). Kinds with item vectors: factors, indexed, vectors.
+ * @param[out] out (n_items) */
+ev_status ev_model_clusters(const ev_model *m, uint32_t *out, size_t k, uint64_t seed);
 
 /* Graph filtering in closed form (GF-CF: Shen et al. 2021) with blurring and sharpening (BSPM: Choi et al. 2023). With
  * R̃ = Dᵤ^-user_power X Dᵢ^-item_power, scaled to a largest singular value of 1, P = R̃ᵀR̃, and V the n_dims leading right

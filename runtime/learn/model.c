@@ -6,7 +6,7 @@
 
 static const ev_kind *const kinds[] = {&ev_kind_item_scores, &ev_kind_item_graph, &ev_kind_item_linear, &ev_kind_factors, &ev_kind_graph_filter,
                                       &ev_kind_vectors,     &ev_kind_encoder,    &ev_kind_ranker,      &ev_kind_gbdt,
-                                      &ev_kind_network};
+                                      &ev_kind_network,     &ev_kind_indexed,    &ev_kind_item_columns};
 
 ev_status ev_model_array(const ev_model *m, const char *name, ev_dtype dtype, size_t rows, size_t cols, const void **out) {
   ev_array a;
@@ -70,6 +70,12 @@ ev_status ev_model_recall(const ev_model *m, const ev_requests *r, size_t k, uin
   EV_TRY(ev_requests_check(r, m->n_items));
   if (r->n == 0 || k == 0) return EV_OK;
   return m->kind->recall(m, r, k, ids, scores);
+}
+
+ev_status ev_model_search(const ev_model *m, const ev_requests *r, size_t k, unsigned effort, uint32_t *ids, float *scores) {
+  if (m->kind != &ev_kind_indexed) return effort == 0 ? ev_model_recall(m, r, k, ids, scores) : ev_fail(EV_EINVAL, "a model of kind %s has no index to search", m->kind->name);
+  EV_TRY(ev_requests_check(r, m->n_items));
+  return r->n == 0 || k == 0 ? EV_OK : ev_indexed_recall(m, r, k, effort, ids, scores);
 }
 
 ev_status ev_model_score(const ev_model *m, const ev_requests *r, const uint32_t *items, size_t n, float *out) {

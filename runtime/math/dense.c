@@ -49,3 +49,19 @@ void ev_spd_again_f64(const double *factor, double *b, size_t n, size_t n_rhs) {
   int size = (int)n, columns = (int)n_rhs, info;
   if (n > 0 && n_rhs > 0) dpotrs_("L", &size, &columns, factor, &size, b, &size, &info, 1);
 }
+
+ev_status ev_symmetric_eigen(float *a, float *values, size_t n) {
+  int size = (int)n, info, n_work = -1, n_iwork = -1, least_iwork;
+  float least_work;
+  if (n == 0) return EV_OK;
+  ssyevd_("V", "L", &size, a, &size, values, &least_work, &n_work, &least_iwork, &n_iwork, &info, 1, 1); /* how much room it wants */
+  n_work = (int)least_work + 64; /* large sizes are rounded in a float */
+  n_iwork = least_iwork;
+  float *work = ev_alloc((size_t)n_work, sizeof *work);
+  int *iwork = ev_alloc((size_t)n_iwork, sizeof *iwork);
+  if (work != NULL && iwork != NULL) ssyevd_("V", "L", &size, a, &size, values, work, &n_work, iwork, &n_iwork, &info, 1, 1);
+  ev_status status = work == NULL || iwork == NULL ? EV_ENOMEM : info == 0 ? EV_OK : ev_fail(EV_EINVAL, "no eigenvalues of a matrix of %zu rows: ssyevd %d", n, info);
+  ev_free(work);
+  ev_free(iwork);
+  return status;
+}

@@ -177,6 +177,7 @@ void ev_gemm(float *out, size_t ld_out, const float *a, size_t ld_a, bool turn_a
 void ev_syrk_tn(float *out, const float *a, float beta, size_t n, size_t k); /* out(n,n) = a(k,n)ᵀ a + beta out, both triangles written */
 ev_status ev_spd_solve(float *a, float *b, size_t n, size_t n_rhs); /* a(n,n) x = b(n_rhs,n) rows, Cholesky in place; EV_EINVAL when a is not positive definite */
 ev_status ev_spd_solve_f64(double *a, double *b, size_t n, size_t n_rhs); /* the same in double precision; a becomes its factor */
+ev_status ev_symmetric_eigen(float *a, float *values, size_t n); /* a(n,n) symmetric: its rows become unit eigenvectors, values (n) ascending; EV_ENOMEM, EV_EINVAL */
 void ev_spd_again_f64(const double *factor, double *b, size_t n, size_t n_rhs); /* the same with what that left in a */
 
 /* ---- Attention of one head over one sequence ------------------------------------------------------------

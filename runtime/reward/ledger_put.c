@@ -255,15 +255,41 @@ ev_status ledger_apply(ev_ledger *l, const ev_ledger_batch *b, ev_ledger_receipt
   return EV_OK;
 }
 
+ev_status ev_ledger_begin(ev_ledger *l) { return ledger_begin(l); }
+void ev_ledger_rollback(ev_ledger *l) { ledger_rollback(l); }
+
+ev_status ev_ledger_add(ev_ledger *l, const ev_ledger_batch *b, ev_ledger_receipt *out) {
+  *out = (ev_ledger_receipt){0};
+  EV_TRY(ledger_check_batch(b));
+  return ledger_apply(l, b, out);
+}
+
+ev_status ev_ledger_commit(ev_ledger *l) {
+  ev_status status = l->tail_rows >= LEDGER_FOLD_AT_ONCE ? ledger_fold(l) : EV_OK;
+  if (status == EV_OK) return ledger_commit(l);
+  ledger_rollback(l);
+  return status;
+}
+
 ev_status ev_ledger_put(ev_ledger *l, const ev_ledger_batch *b, ev_ledger_receipt *out) {
   *out = (ev_ledger_receipt){0};
   EV_TRY(ledger_check_batch(b));
   EV_TRY(ledger_begin(l));
   ev_status status = ledger_apply(l, b, out);
-  if (status == EV_OK && l->tail_rows >= LEDGER_FOLD_AT_ONCE) status = ledger_fold(l);
   if (status != EV_OK) ledger_rollback(l);
-  else status = ledger_commit(l);
+  else status = ev_ledger_commit(l);
   if (status != EV_OK) *out = (ev_ledger_receipt){0};
+  return status;
+}
+
+bool ev_ledger_unsettled(const ev_ledger *l) { return l->tail_rows >= LEDGER_FOLD_IDLE; }
+
+ev_status ev_ledger_settle(ev_ledger *l) {
+  if (!ev_ledger_unsettled(l)) return EV_OK;
+  EV_TRY(ledger_begin(l));
+  ev_status status = ledger_fold(l);
+  if (status == EV_OK) return ledger_commit(l);
+  ledger_rollback(l);
   return status;
 }
 

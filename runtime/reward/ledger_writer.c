@@ -74,8 +74,7 @@ static ev_status commit_list(ev_ledger *l, job *list, bool *begun) {
     if (own == EV_OK || own == EV_EINVAL) end_with(j, own);
     else status = own;
   }
-  if (status == EV_OK && l->tail_rows >= LEDGER_FOLD_AT_ONCE) status = ledger_fold(l);
-  if (status == EV_OK) return ledger_commit(l);
+  if (status == EV_OK) return ev_ledger_commit(l);
   ledger_rollback(l);
   return status;
 }
@@ -194,13 +193,6 @@ static bool deliver(ev_ledger_writer *w, job *list) {
   return any;
 }
 
-static void fold_when_idle(ev_ledger_writer *w) { /* a failure is no loss: the rows are outside the totals until the next time */
-  ev_ledger *l = w->ledger;
-  if (l->tail_rows < LEDGER_FOLD_IDLE || ledger_begin(l) != EV_OK) return;
-  if (ledger_fold(l) != EV_OK) ledger_rollback(l);
-  else ledger_commit(l);
-}
-
 /* Commits the head of the queue; the lock is let go meanwhile. → some of it is to be tried again */
 static bool commit_head(ev_ledger_writer *w) {
   job *list = take(w);
@@ -224,7 +216,7 @@ static void *work(void *arg) {
     struct timespec until = in_ms(retry ? RETRY_MS : w->first == NULL ? IDLE_MS : w->o.linger_ms);
     uint64_t commits = w->stats.commits;
     while (w->busy || (!w->closing && (w->first == NULL || retry || !urgent(w)))) {
-      if (w->busy || (w->first == NULL && w->ledger->tail_rows < LEDGER_FOLD_IDLE)) {
+      if (w->busy || (w->first == NULL && !ev_ledger_unsettled(w->ledger))) {
         pthread_cond_wait(&w->work, &w->lock);
         if (!retry) until = in_ms(w->first == NULL ? IDLE_MS : w->o.linger_ms);
         continue;
@@ -246,12 +238,12 @@ static void *work(void *arg) {
     }
     w->busy = true;
     pthread_mutex_unlock(&w->lock);
-    fold_when_idle(w);
+    ev_ledger_settle(w->ledger); /* a failure is no loss: the rows are outside the totals until the next time */
     pthread_mutex_lock(&w->lock);
     w->busy = false;
   }
   pthread_mutex_unlock(&w->lock);
-  fold_when_idle(w);
+  ev_ledger_settle(w->ledger);
   return NULL;
 }
 

@@ -252,6 +252,16 @@ typedef struct ev_ledger_receipt {
  * propensity that is missing (NaN), 0 or less, or more than 1; a time before 1970. */
 ev_status ev_ledger_put(ev_ledger *l, const ev_ledger_batch *b, ev_ledger_receipt *out);
 ev_status ev_ledger_events(ev_ledger *l, const ev_event *events, size_t n, size_t *n_new); /* a batch of events alone */
+/* Several batches in one transaction, for who queues them himself. begin takes the file's lock. add is put without the transaction:
+ * after EV_EINVAL nothing of its batch is written and the others stand; after anything else that is no EV_OK, roll back. The batch
+ * is borrowed until add returns. commit: what was added is on disk, or nothing of it is (rolled back). rollback keeps the last error. */
+ev_status ev_ledger_begin(ev_ledger *l);
+ev_status ev_ledger_add(ev_ledger *l, const ev_ledger_batch *b, ev_ledger_receipt *out);
+ev_status ev_ledger_commit(ev_ledger *l);
+void ev_ledger_rollback(ev_ledger *l);
+/* For an idle moment, outside a transaction: rows go into the totals, where enough of them wait (they count either way). */
+ev_status ev_ledger_settle(ev_ledger *l);
+bool ev_ledger_unsettled(const ev_ledger *l); /* settle would have something to do */
 ev_status ev_ledger_check_event(const ev_ledger *l, const ev_event *e); /* what put would say, without "event 3:" before it */
 ev_status ev_ledger_check_impression(const ev_impression *i);
 /* Values of an event type must lie in [low, high] from now on, whoever writes; type "*": of every type without a range of

@@ -49,6 +49,9 @@ const char *ev_lua_field_string(lua_State *L, int arg, const char *key, const ch
 /* Vectors: n floats, owned or a slate's column. The pointer holds until the next call into Lua. */
 float *ev_lua_vector(lua_State *L, int arg, size_t *n);
 float *ev_lua_new_vector(lua_State *L, size_t n); /* pushed, not cleared; raises when memory runs out */
+/* Before much memory is taken from a Lua heap with a cap: what is not in use any more is freed if it would not fit; LuaJIT's collector goes by
+ * the number of objects and lets large ones pile up. */
+void ev_lua_make_room(lua_State *L, size_t bytes);
 /* A vector or a list of numbers: how many, -1 when it is neither; and its finite numbers, or an error that begins with `what`. */
 int64_t ev_lua_n_numbers(lua_State *L, int index);
 void ev_lua_numbers(lua_State *L, int index, const char *what, float *out, size_t n);
@@ -126,11 +129,14 @@ typedef struct ev_lrequest {
 } ev_lrequest;
 ev_lrequest *ev_lua_request(lua_State *L, int arg);
 ev_requests ev_lua_one(const ev_lrequest *q); /* the row alone, borrowed */
+ev_lrequest *ev_lua_new_request(lua_State *L); /* pushed, of nobody */
+uint64_t ev_lua_batch_serial(void);            /* of a batch that no model has seen */
 
 typedef struct ev_lmodel {
   ev_model *model; /* owned */
   uint64_t serial; /* batch whose answers are kept; 0 = none */
   size_t k, rows;
+  unsigned effort;
   uint32_t *ids;   /* (rows, k) owned */
   float *scores;
 } ev_lmodel;
@@ -140,6 +146,9 @@ void ev_lua_push_model(lua_State *L, ev_model *m); /* takes m, also when it rais
 /* JSON text ↔ values; arrays decoded from JSON carry a mark, so that [] stays []. */
 ev_status ev_lua_json_encode(lua_State *L, int index, ev_buf *out);
 ev_status ev_lua_json_decode(lua_State *L, const char *text, size_t len); /* pushes the value */
+
+ev_status ev_json_text(const char *s, size_t len, ev_buf *out); /* quoted; EV_EINVAL: not UTF-8 */
+ev_status ev_json_number(double x, ev_buf *out);                /* the shortest that reads back the same; not finite: null */
 
 /* Each adds its functions to the table on top of the stack. */
 void ev_bind_base(lua_State *L);
@@ -163,6 +172,10 @@ void ev_bind_graph(lua_State *L);
 void ev_bind_tensor(lua_State *L);
 void ev_bind_train(lua_State *L);
 void ev_bind_pareto(lua_State *L);
+void ev_bind_step(lua_State *L);
+void ev_bind_asks(lua_State *L);
+void ev_bind_columns(lua_State *L); /* after data, fits and models */
+int ev_lua_slate_weigh(lua_State *L); /* a method of slates */
 void ev_bind_batches(lua_State *L); /* after data, models and graphs: it gives them methods */
 
 #endif

@@ -121,6 +121,7 @@ void ev_lua_only(lua_State *L, int arg, const char *words) {
 
 void *ev_lua_scratch(lua_State *L, size_t n, size_t size) {
   if (n > ((size_t)1 << 30) / size) luaL_error(L, "%f numbers are too many for one call", (double)n);
+  if (n * size > 16384) ev_lua_make_room(L, n * size);
   return lua_newuserdata(L, n * size);
 }
 

@@ -126,7 +126,17 @@ static int fit_ials(lua_State *L) {
       .init_std = (float)ev_lua_field_number(L, 2, "init_std", 0.1, 1e-9, 100),
       .seed = (uint64_t)ev_lua_field_number(L, 2, "seed", (double)f.data->seed, 0, 9007199254740992.0),
   };
-  return ev_lua_fit_end(L, &f, ev_fit_ials(f.path, f.data->view, &o, &f.progress));
+  if (lua_isnoneornil(L, 2)) return ev_lua_fit_end(L, &f, ev_fit_ials(f.path, f.data->view, &o, &f.progress));
+  lua_getfield(L, 2, "index"); /* index = { kind, form, … }: of the items' vectors, in the same file */
+  if (lua_isnil(L, -1)) return ev_lua_fit_end(L, &f, ev_fit_ials(f.path, f.data->view, &o, &f.progress));
+  ev_index_options x;
+  int at = lua_gettop(L);
+  if (!lua_istable(L, at)) return luaL_error(L, "index: a table is wanted, not a %s", luaL_typename(L, at));
+  ev_lua_only(L, at, "kind form n_links effort_build n_lists effort seed");
+  ev_index_defaults(&x);
+  x.seed = o.seed;
+  ev_lua_index_options(L, at, &x);
+  return ev_lua_fit_end(L, &f, ev_fit_indexed(f.path, f.data->view, &o, &x, &f.progress));
 }
 
 static int fit_markov(lua_State *L) {

@@ -37,20 +37,24 @@ static void batch_free(ev_lbatch *b) {
   *b = (ev_lbatch){0};
 }
 
-static ev_status batch_alloc(ev_lbatch *b, size_t n, size_t n_history, size_t n_seen) {
+uint64_t ev_lua_batch_serial(void) {
   static uint64_t serials;
+  return ++serials;
+}
+
+static ev_status batch_alloc(ev_lbatch *b, size_t n, size_t n_history, size_t n_seen) {
   b->user = ev_alloc(n, sizeof *b->user);
   b->history_ptr = ev_zalloc(n + 1, sizeof *b->history_ptr);
   b->seen_ptr = ev_zalloc(n + 1, sizeof *b->seen_ptr);
   b->history = ev_alloc(n_history, sizeof *b->history);
   b->seen = ev_alloc(n_seen, sizeof *b->seen);
   if (b->user == NULL || b->history_ptr == NULL || b->seen_ptr == NULL || b->history == NULL || b->seen == NULL) return EV_ENOMEM;
-  b->serial = ++serials;
+  b->serial = ev_lua_batch_serial();
   b->r = (ev_requests){n, b->user, b->history_ptr, b->history, b->seen_ptr, b->seen};
   return EV_OK;
 }
 
-static ev_lrequest *new_request(lua_State *L) {
+ev_lrequest *ev_lua_new_request(lua_State *L) {
   ev_lrequest *q = lua_newuserdata(L, sizeof *q);
   *q = (ev_lrequest){.n = 100};
   luaL_getmetatable(L, EV_REQUEST);
@@ -70,7 +74,7 @@ static int requests_of(lua_State *L) {
     total += m->ptr[u + 1] - m->ptr[u];
     lua_pop(L, 1);
   }
-  ev_lrequest *q = new_request(L);
+  ev_lrequest *q = ev_lua_new_request(L);
   ev_lbatch *b = &q->batch;
   b->n_users = m->n_rows;
   b->n_items = m->n_cols;
@@ -111,7 +115,7 @@ static int request_of(lua_State *L) {
   size_t n_users = ev_snapshot_n_users(s), n_items = ev_snapshot_n_items(s);
   uint32_t user = lua_isnil(L, 2) ? EV_NONE : (uint32_t)ev_lua_integer(L, 2, 0, (int64_t)n_users - 1);
   size_t n_history = lua_objlen(L, 3), n_seen = lua_objlen(L, 4);
-  ev_lrequest *q = new_request(L);
+  ev_lrequest *q = ev_lua_new_request(L);
   ev_lbatch *b = &q->batch;
   b->n_users = n_users;
   b->n_items = n_items;
@@ -234,14 +238,15 @@ static ev_status fits_snapshot(const ev_lmodel *h, const ev_lrequest *q) {
   return ev_fail(EV_EINVAL, "the model knows %zu items, the data %zu", ev_model_n_items(h->model), q->batch.n_items);
 }
 
-static int model_recall(lua_State *L) { /* model:recall(request, slate[, n]): the n best, appended */
+static int model_recall(lua_State *L) { /* model:recall(request, slate[, n[, effort]]): the n best, appended; effort of a model with an index */
   ev_lmodel *h = ev_lua_model(L, 1);
   ev_lrequest *q = ev_lua_request(L, 2);
   ev_slate *s = ev_lua_slate(L, 3);
   size_t k = lua_isnoneornil(L, 4) ? q->n : (size_t)ev_lua_integer(L, 4, 1, RECALL_MAX);
+  unsigned effort = lua_isnoneornil(L, 5) ? 0 : (unsigned)ev_lua_integer(L, 5, 0, 1000000);
   EV_CHECK(L, fits_snapshot(h, q));
   if (k > q->batch.n_items) k = q->batch.n_items;
-  if (h->serial != q->batch.serial || h->k < k) {
+  if (h->serial != q->batch.serial || h->k < k || h->effort != effort) {
     size_t n = q->batch.r.n;
     h->serial = 0;
     if (h->rows * h->k < n * k || h->ids == NULL) {
@@ -254,7 +259,8 @@ static int model_recall(lua_State *L) { /* model:recall(request, slate[, n]): th
     }
     h->rows = n;
     h->k = k;
-    EV_CHECK(L, ev_model_recall(h->model, &q->batch.r, k, h->ids, h->scores));
+    h->effort = effort;
+    EV_CHECK(L, ev_model_search(h->model, &q->batch.r, k, effort, h->ids, h->scores));
     h->serial = q->batch.serial;
   }
   EV_CHECK(L, ev_slate_append(s, h->ids + q->row * h->k, h->scores + q->row * h->k, k, 0));

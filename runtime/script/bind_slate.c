@@ -107,6 +107,13 @@ static int slate_lookup(lua_State *L) { /* slate:lookup(v) → v's element of ea
   return 1;
 }
 
+static int slate_places(lua_State *L) { /* slate:places() → 1, 2, … as the candidates stand */
+  size_t n = ev_slate_n(ev_lua_slate(L, 1));
+  float *out = ev_lua_new_vector(L, n);
+  for (size_t i = 0; i < n; i++) out[i] = (float)(i + 1);
+  return 1;
+}
+
 static int slate_union(lua_State *L) { /* slate:union({slates}, {names}) */
   ev_slate *in[UNION_MAX], *out = ev_lua_slate(L, 1);
   const char *names[UNION_MAX];
@@ -151,6 +158,16 @@ static int slate_quota(lua_State *L) { /* slate:quota(data, {column=, cap=, n=})
   size_t cap = (size_t)ev_lua_field_number(L, 3, "cap", 3, 1, EV_SLATE_MAX_ITEMS);
   size_t n = (size_t)ev_lua_field_number(L, 3, "n", 20, 0, EV_SLATE_MAX_ITEMS);
   EV_CHECK(L, ev_slate_quota(s, c, cap, n));
+  return 0;
+}
+
+static int slate_cap(lua_State *L) { /* slate:cap{column=, cap=, n=}: a column of the slate */
+  ev_slate *s = ev_lua_slate(L, 1);
+  ev_lua_only(L, 2, "column cap n");
+  const char *name = ev_lua_field_string(L, 2, "column", "");
+  size_t cap = (size_t)ev_lua_field_number(L, 2, "cap", 3, 1, EV_SLATE_MAX_ITEMS);
+  size_t n = (size_t)ev_lua_field_number(L, 2, "n", 20, 0, EV_SLATE_MAX_ITEMS);
+  EV_CHECK(L, ev_slate_cap(s, name, cap, n));
   return 0;
 }
 
@@ -220,7 +237,8 @@ void ev_bind_slate(lua_State *L) {
       {"item", slate_item}, {"score_at", slate_score_at}, {"source_at", slate_source_at}, {"items", slate_items},
       {"push", slate_push}, {"clear", slate_clear}, {"sort", slate_sort}, {"truncate", slate_truncate},
       {"copy", slate_copy}, {"lookup", slate_lookup}, {"set_source", slate_set_source}, {"union", slate_union}, {"mmr", slate_mmr},
-      {"quota", slate_quota}, {"dpp", slate_dpp}, {"calibrate", slate_calibrate}, {"columns", slate_columns}, {NULL, NULL}};
+      {"quota", slate_quota}, {"dpp", slate_dpp}, {"calibrate", slate_calibrate}, {"columns", slate_columns}, {"cap", slate_cap}, {"places", slate_places},
+      {"weigh", ev_lua_slate_weigh}, {NULL, NULL}};
   static const luaL_Reg meta[] = {{"__len", slate_size}, {"__gc", slate_close}, {"__tostring", slate_text}, {NULL, NULL}};
   ev_lua_class(L, EV_SLATE, meta);
   lua_newtable(L); /* methods */

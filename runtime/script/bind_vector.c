@@ -12,6 +12,7 @@
 #include "bind.h"
 
 #define VECTOR_MAX (1u << 26)
+#define LARGE 4096 /* numbers */
 
 typedef struct lvector {
   size_t n;       /* own numbers: how many */
@@ -37,6 +38,7 @@ float *ev_lua_vector(lua_State *L, int arg, size_t *n) { return resolve(L, luaL_
 
 float *ev_lua_new_vector(lua_State *L, size_t n) {
   if (n > VECTOR_MAX) luaL_error(L, "a vector of %f numbers is larger than %f", (double)n, (double)VECTOR_MAX);
+  if (n > LARGE) ev_lua_make_room(L, sizeof(lvector) + n * sizeof(float));
   lvector *v = lua_newuserdata(L, sizeof *v + n * sizeof(float));
   v->n = n;
   v->column = false;

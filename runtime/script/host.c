@@ -6,28 +6,45 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "asks.h"
 #include "bind.h"
-#include "script.h"
+#include "host.h"
 
-struct ev_host {
-  lua_State *L;
-  char *root, *home;
-  size_t heap_used, heap_max; /* bytes; max 0 = no cap */
-};
+#define COLLECTOR_BYTES (1u << 20) /* what a collection may need for itself */
 
-/* LuaJIT's own allocator is faster, but only an allocator of ours can refuse. */
+/* LuaJIT's own allocator does the work (malloc maps and unmaps the vectors of a large catalog at every request); only the count is ours. */
 static void *capped_alloc(void *ud, void *p, size_t old_size, size_t new_size) {
   ev_host *h = ud;
   if (p == NULL) old_size = 0;
-  if (new_size == 0) {
-    free(p);
-    h->heap_used -= old_size;
-    return NULL;
-  }
   if (new_size > old_size && h->heap_used + (new_size - old_size) > h->heap_max) return NULL;
-  void *q = realloc(p, new_size);
-  if (q != NULL) h->heap_used += new_size - old_size;
+  void *q = h->alloc(h->alloc_ctx, p, old_size, new_size);
+  if (q != NULL || new_size == 0) h->heap_used += new_size - old_size;
   return q;
+}
+
+static int collect(lua_State *L) {
+  lua_gc(L, LUA_GCCOLLECT, 0);
+  return 0;
+}
+
+void ev_host_collect(ev_host *h) {
+  if (h->heap_max > 0) h->heap_max += COLLECTOR_BYTES;
+  if (lua_cpcall(h->L, collect, NULL) != 0) lua_pop(h->L, 1); /* it did what it could */
+  if (h->heap_max > 0) h->heap_max -= COLLECTOR_BYTES;
+}
+
+void ev_lua_make_room(lua_State *L, size_t bytes) {
+  void *ctx;
+  if (lua_getallocf(L, &ctx) != capped_alloc) return;
+  ev_host *h = ctx;
+  if (h->heap_used + bytes > h->heap_max) ev_host_collect(h);
+}
+
+ev_host *ev_lua_host(lua_State *L) {
+  lua_getfield(L, LUA_REGISTRYINDEX, "ev.host");
+  ev_host *h = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return h;
 }
 
 /* The folder that holds lua/evection: beside the build folder in a checkout, PREFIX/share/evection installed. */
@@ -72,9 +89,10 @@ static int open_native(lua_State *L) {
   ev_bind_train(L);
   ev_bind_batches(L);
   ev_bind_pareto(L);
-  lua_getfield(L, LUA_REGISTRYINDEX, "ev.host");
-  ev_host *h = lua_touserdata(L, -1);
-  lua_pop(L, 1);
+  ev_bind_step(L);
+  ev_bind_asks(L);
+  ev_bind_columns(L);
+  ev_host *h = ev_lua_host(L);
   lua_pushstring(L, h->root);
   lua_setfield(L, -2, "root");
   lua_pushstring(L, h->home);
@@ -111,10 +129,15 @@ ev_status ev_host_new(ev_host **out, const ev_host_options *o) {
   h->heap_max = o->max_heap_bytes;
   ev_status status = EV_ENOMEM;
   if (h->root == NULL || h->home == NULL) goto fail;
-  h->L = h->heap_max > 0 ? lua_newstate(capped_alloc, h) : luaL_newstate();
+  h->L = luaL_newstate();
   if (h->L == NULL) {
     status = ev_fail(EV_ENOMEM, "out of memory: no Lua state");
     goto fail;
+  }
+  if (h->heap_max > 0) {
+    h->alloc = lua_getallocf(h->L, &h->alloc_ctx);
+    h->heap_used = (size_t)lua_gc(h->L, LUA_GCCOUNT, 0) * 1024;
+    lua_setallocf(h->L, capped_alloc, h);
   }
   if (lua_cpcall(h->L, open_libraries, h) != 0) {
     status = ev_fail(EV_ESCRIPT, "cannot start Lua: %s", lua_tostring(h->L, -1));
@@ -129,6 +152,7 @@ fail:
 
 void ev_host_free(ev_host *h) {
   if (h == NULL) return;
+  if (h->L != NULL && h->alloc != NULL) lua_setallocf(h->L, h->alloc, h->alloc_ctx); /* LuaJIT gives all of it back at once, if it is its own */
   if (h->L != NULL) lua_close(h->L);
   ev_free(h->root);
   ev_free(h->home);
@@ -139,8 +163,7 @@ lua_State *ev_host_lua(ev_host *h) { return h->L; }
 const char *ev_host_root(const ev_host *h) { return h->root; }
 const char *ev_host_home(const ev_host *h) { return h->home; }
 
-/* The error on top of the stack → the last error. A status rides along in { status, message }. */
-static ev_status take_error(lua_State *L) {
+ev_status ev_lua_take_error(lua_State *L) {
   ev_status status = EV_ESCRIPT;
   if (lua_istable(L, -1)) {
     lua_getfield(L, -1, "status");
@@ -196,7 +219,7 @@ ev_status ev_host_call(ev_host *h, const char *module, const char *fn, const cha
   if (json_args != NULL) lua_pushstring(L, json_args);
   else lua_pushnil(L);
   ev_status status = EV_OK;
-  if (lua_pcall(L, 3, 1, top + 1) != 0) status = take_error(L);
+  if (lua_pcall(L, 3, 1, top + 1) != 0) status = ev_lua_take_error(L);
   else if (out != NULL) status = ev_lua_json_encode(L, -1, out);
   lua_settop(L, top);
   return status;
@@ -218,11 +241,11 @@ ev_status ev_host_run(ev_host *h, const char *path, int argc, char **argv) {
   if (!ev_file_exists(path)) {
     status = ev_fail(EV_ENOTFOUND, "%s: no such file", path);
   } else if (luaL_loadfile(L, path) != 0) {
-    status = take_error(L);
+    status = ev_lua_take_error(L);
     if (status == EV_ESCRIPT) status = EV_EINVAL;
   } else {
     for (int i = 0; i < argc; i++) lua_pushstring(L, argv[i]);
-    if (lua_pcall(L, argc, 0, top + 1) != 0) status = take_error(L);
+    if (lua_pcall(L, argc, 0, top + 1) != 0) status = ev_lua_take_error(L);
   }
   lua_settop(L, top);
   return status;

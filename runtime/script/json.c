@@ -70,7 +70,7 @@ ev_status ev_lua_json_decode(lua_State *L, const char *text, size_t len) {
 
 static ev_status encode(lua_State *L, int index, ev_buf *out, int depth);
 
-static ev_status encode_text(const char *s, size_t len, ev_buf *out) {
+ev_status ev_json_text(const char *s, size_t len, ev_buf *out) {
   if (ev_utf8_invalid(s, len) != len) return ev_fail(EV_EINVAL, "text that is not UTF-8 has no JSON form");
   EV_TRY(ev_buf_append(out, "\"", 1));
   size_t start = 0;
@@ -87,7 +87,7 @@ static ev_status encode_text(const char *s, size_t len, ev_buf *out) {
   return ev_buf_append(out, "\"", 1);
 }
 
-static ev_status encode_number(double x, ev_buf *out) {
+ev_status ev_json_number(double x, ev_buf *out) {
   char text[32];
   if (!isfinite(x)) return ev_buf_append(out, "null", 4); /* JSON has no other word for it */
   if (x == floor(x) && fabs(x) < 9e15) return ev_buf_printf(out, "%.0f", x == 0 ? 0.0 : x);
@@ -142,7 +142,7 @@ static ev_status encode_object(lua_State *L, int index, ev_buf *out, int depth) 
   status = ev_buf_append(out, "{", 1);
   for (i = 0; i < n && status == EV_OK; i++) {
     if (i > 0) status = ev_buf_append(out, ",", 1);
-    if (status == EV_OK) status = encode_text(keys[i], strlen(keys[i]), out);
+    if (status == EV_OK) status = ev_json_text(keys[i], strlen(keys[i]), out);
     if (status == EV_OK) status = ev_buf_append(out, ":", 1);
     lua_getfield(L, index, keys[i]);
     if (status == EV_OK) status = encode(L, lua_gettop(L), out, depth + 1);
@@ -159,11 +159,11 @@ static ev_status encode(lua_State *L, int index, ev_buf *out, int depth) {
   switch (lua_type(L, index)) {
     case LUA_TNIL: return ev_buf_append(out, "null", 4);
     case LUA_TBOOLEAN: return lua_toboolean(L, index) ? ev_buf_append(out, "true", 4) : ev_buf_append(out, "false", 5);
-    case LUA_TNUMBER: return encode_number(lua_tonumber(L, index), out);
+    case LUA_TNUMBER: return ev_json_number(lua_tonumber(L, index), out);
     case LUA_TSTRING: {
       size_t len;
       const char *s = lua_tolstring(L, index, &len);
-      return encode_text(s, len, out);
+      return ev_json_text(s, len, out);
     }
     case LUA_TTABLE: {
       if (!is_array(L, index)) return encode_object(L, index, out, depth);

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "inside.next.h"
+#include "inside.h"
 
 #define SOURCE_MAX 4096
 #define VERSION_LEAST 4 /* digits of its name */

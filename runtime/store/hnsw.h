@@ -117,12 +117,8 @@ size_t ev_hnsw_offer_equal(ev_found *pool, size_t *n, size_t room, float score, 
 static inline size_t ev_hnsw_offer(ev_found *pool, size_t *n, size_t room, float score, uint32_t row, const ev_hnsw_side *q) {
   size_t at = 0, len = *n;
   if (!(score > (len == room ? pool[len - 1].score : -INFINITY))) return room; /* NaN neither */
-  while (len > 0) { /* the first that is worse */
-    size_t half = len / 2;
-    bool right = pool[at + half].score >= score;
-    at = right ? at + half + 1 : at;
-    len = right ? len - half - 1 : half;
-  }
+  for (; len > 1; len -= len / 2) at += (size_t)(pool[at + len / 2 - 1].score >= score) * (len / 2); /* the first that is worse; a branch would be guessed wrong half the time */
+  at += len > 0 && pool[at].score >= score;
   if (at > 0 && pool[at - 1].score == score) return ev_hnsw_offer_equal(pool, n, room, score, row, at, q);
   if (*n < room) ++*n;
   if (*n - at > 24) memmove(pool + at + 1, pool + at, (*n - at - 1) * sizeof *pool);

@@ -156,6 +156,7 @@ static size_t n_candidates(const ev_index *x, size_t k) {
 
 static bool scan_is_cheaper(const ev_index *x, const ev_search *s, size_t m, size_t n_rows, size_t n_live, size_t want, unsigned effort) {
   if (x->kind->search == NULL || n_live <= want) return true;
+  if (s->walk) return false;
   shares share = s->allowed == NULL && s->pass == NULL ? (shares){1, 1} : guess(x, s, n_rows, n_live);
   if (share.may * (double)n_live < 1) return true;
   double dense = (double)n_rows, sparse = share.may * (double)n_live * SPARSE_COST, scan = dense < sparse ? dense : sparse;

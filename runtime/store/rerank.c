@@ -100,6 +100,30 @@ done:
   return status;
 }
 
+ev_status ev_slate_cap(ev_slate *s, const char *column, size_t cap, size_t n) {
+  size_t all = ev_slate_n(s), chosen = 0;
+  const float *kind = strcmp(column, "score") == 0 ? ev_slate_scores(s) : ev_slate_find(s, column);
+  if (n > all) n = all;
+  if (n == 0) return EV_OK;
+  if (kind == NULL) return ev_fail(EV_EINVAL, "the slate has no column '%.60s'", column);
+  uint32_t *order = ev_alloc(all, sizeof *order);
+  uint8_t *taken = ev_zalloc(all, 1);
+  ev_status status = order == NULL || taken == NULL ? EV_ENOMEM : EV_OK;
+  if (status == EV_OK) {
+    for (size_t i = 0; i < all && chosen < n; i++) {
+      size_t alike = 0;
+      for (size_t j = 0; j < chosen; j++) alike += kind[order[j]] == kind[i];
+      if (alike >= cap) continue;
+      taken[i] = 1;
+      order[chosen++] = (uint32_t)i;
+    }
+    status = put(s, order, taken, chosen);
+  }
+  ev_free(order);
+  ev_free(taken);
+  return status;
+}
+
 #define DPP_MAX (1 << 24) /* elements of the factor: 128 MB */
 
 /* Row i of the Cholesky factor of the chosen items' kernel grows by one element a step, and what is left of the diagonal is

@@ -61,6 +61,7 @@ size_t ev_slate_n(const ev_slate *s) { return s->n; }
 uint32_t *ev_slate_items(ev_slate *s) { return s->items; }
 float *ev_slate_scores(ev_slate *s) { return s->scores; }
 uint32_t *ev_slate_sources(ev_slate *s) { return s->sources; }
+float *ev_slate_column_at(ev_slate *s, size_t i) { return s->columns[i].data; }
 size_t ev_slate_n_columns(const ev_slate *s) { return s->n_columns; }
 const char *ev_slate_column_name(const ev_slate *s, size_t i) { return s->columns[i].name; }
 

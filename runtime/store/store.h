@@ -192,6 +192,7 @@ ev_status ev_slate_column(ev_slate *s, const char *name, float **out); /* finds 
 float *ev_slate_find(ev_slate *s, const char *name); /* NULL: no such */
 size_t ev_slate_n_columns(const ev_slate *s);
 const char *ev_slate_column_name(const ev_slate *s, size_t i);
+float *ev_slate_column_at(ev_slate *s, size_t i);
 ev_status ev_slate_sort(ev_slate *s);                 /* by score descending, then item ascending; NaN last; all columns move along */
 void ev_slate_truncate(ev_slate *s, size_t n);
 ev_status ev_slate_permute(ev_slate *s, const uint32_t *order, size_t n); /* keeps order[0..n): distinct rows; EV_EINVAL otherwise */
@@ -205,6 +206,7 @@ ev_status ev_slate_union(ev_slate *out, ev_slate *const *in, const char *const *
  * mmr: argmax λ s(i) − (1−λ) max_{j chosen} sim(i, j), scores scaled to [0, 1] first (Carbonell and Goldstein
  * 1998); sim is the Jaccard index of the items' tokens in a TOKEN or TOKEN_LIST column.
  * quota: at most cap of the first n may share a token of the column; then the best of what is left fills up.
+ * cap: the same by a column of the slate's own, whose numbers say what is alike (clusters of items, say); score is one.
  * dpp: greedy maximum of log det of the determinantal point process with kernel Lᵢⱼ = qᵢ Sᵢⱼ qⱼ (Chen, Zhang and Zhou 2018):
  * qᵢ = exp(θ s(i) / (2 (1 − θ))), scores scaled to [0, 1], Sᵢᵢ = 1, Sᵢⱼ = alike · sim(i, j). 0 <= θ < 1 is how much scores
  * count, 0 <= alike <= 1 how much being alike does; at 1, no two items of the same tokens are chosen. It stops early when
@@ -214,6 +216,7 @@ ev_status ev_slate_union(ev_slate *out, ev_slate *const *in, const char *const *
  * tokens leaves the slate as it is. */
 ev_status ev_slate_mmr(ev_slate *s, const ev_column *c, float lambda, size_t n);
 ev_status ev_slate_quota(ev_slate *s, const ev_column *c, size_t cap, size_t n);
+ev_status ev_slate_cap(ev_slate *s, const char *column, size_t cap, size_t n); /* EV_EINVAL: no such column */
 ev_status ev_slate_dpp(ev_slate *s, const ev_column *c, float theta, float alike, size_t n);
 ev_status ev_slate_calibrate(ev_slate *s, const ev_column *c, const uint32_t *history, size_t n_history, float lambda, float alpha, size_t n);
 
@@ -249,6 +252,7 @@ void ev_index_defaults(ev_index_options *o);
 typedef struct ev_search { /* zero-initialise, then set */
   size_t k;
   unsigned effort;          /* 0 = the index's own */
+  bool walk;                /* by the kind's own way, where a plain scan is thought cheaper too: for who wants its time, not the exact answer */
   const uint64_t *allowed;  /* bit i of word i / 64: row i may be found; NULL: all. Rows beyond n_allowed may not */
   size_t n_allowed;         /* bits */
   bool (*pass)(void *ctx, uint32_t row); /* a further condition, or NULL; called from several threads, for live rows only */
@@ -283,6 +287,11 @@ ev_status ev_index_write(const ev_index *x, ev_pack_writer *w, const uint32_t *k
 /* Maps an index out of a pack; nothing is read yet. Later writes stay in memory. What is wrong in unverified bytes gives
  * wrong answers at worst: every number read from them is checked before it is followed. */
 ev_status ev_index_map(ev_index **out, const ev_pack *p, size_t max_rows);
+
+/* ---- Clusters --------------------------------------------------------------------------------------------
+ * out (n): the number, below k, of the spherical k-means cluster that each of x (n, d) is in; x are unit vectors, or zero.
+ * Threaded; same seed, same numbers for any number of threads. EV_ENOMEM, EV_EINTR. */
+ev_status ev_clusters(uint32_t *out, const float *x, size_t n, size_t d, size_t k, unsigned n_rounds, uint64_t seed);
 
 /* ---- Where ------------------------------------------------------------------------------------------------
  * A predicate over feature columns, compiled from text:

@@ -1,6 +1,6 @@
 /* serve_versions.c - the routes of versions: what is asked of the supervisor, and which bodies are told to be wrong. The front's part of
  * a call stands in here. */
-#include "../../runtime/serve/inside.next.h"
+#include "../../runtime/serve/inside.h"
 #include "support.h"
 
 static json_t *asked;      /* of the supervisor */

@@ -1,0 +1,320 @@
+/* dispatch.c - requests over the board: slots, which worker, deadlines, what happens to those of a worker that died.
+ *
+ * A slot belongs to one thread for good. Boxes are filled, and the boxes of the dead emptied, under one lock that only front threads
+ * share. A request that lies behind one that takes long is offered to an idle worker, too: whoever moves its slot first has it. */
+#include <errno.h>
+#include <string.h>
+
+#include "inside.h"
+
+#define PREFETCH 2          /* entries of a box that is not idle */
+#define STEAL_NS 2000000u   /* a request that waits in a box for so long is offered to an idle worker */
+#define TICK_MS 2           /* while something is on the board */
+#define LESSON_DEADLINES 5
+#define FORGIVE_NS 10000000000u
+
+struct dispatch {
+  front *f;
+  pthread_mutex_t lock;
+  job *first[TEAMS_MAX], **end[TEAMS_MAX]; /* wait for a worker of the team */
+  job *of_slot[SLOTS_MAX];
+};
+
+ev_status dispatch_open(dispatch **out, front *f) {
+  *out = NULL;
+  dispatch *d = ev_zalloc(1, sizeof *d);
+  if (d == NULL) return EV_ENOMEM;
+  d->f = f;
+  pthread_mutex_init(&d->lock, NULL);
+  for (size_t i = 0; i < TEAMS_MAX; i++) d->end[i] = &d->first[i];
+  for (uint32_t i = 0; i < SLOTS_MAX; i++) { /* what an earlier front left there is nobody's: workers see another use, and drop it */
+    slot *s = board_slot(f->b, i);
+    uint32_t use;
+    slot_state_of(s, &use);
+    atomic_store(&s->state, ((use + 1) & 0x3fffff) << 3 | SLOT_FREE);
+  }
+  *out = d;
+  return EV_OK;
+}
+
+void dispatch_close(dispatch *d) {
+  if (d == NULL) return;
+  pthread_mutex_destroy(&d->lock);
+  ev_free(d);
+}
+
+/* ---- Slots ---------------------------------------------------------------------------------------------*/
+slot *dispatch_begin(http_thread *t, job *j) {
+  if (t->n_free == 0 || (j->call == NULL && t->n_lessons > SLOTS_MAX / t->f->n_threads / 4)) return NULL;
+  j->slot = t->free_slots[--t->n_free];
+  slot *s = board_slot(t->f->b, j->slot);
+  uint32_t use;
+  slot_state_of(s, &use);
+  j->use = (use + 1) & 0x3fffff;
+  atomic_store(&s->state, j->use << 3 | SLOT_FREE);
+  s->thread = (uint32_t)t->index;
+  t->jobs[t->n_jobs++] = j;
+  t->n_lessons += j->call == NULL;
+  return s;
+}
+
+static void give_back(http_thread *t, job *j) {
+  dispatch *d = t->f->dispatch;
+  slot *s = board_slot(t->f->b, j->slot);
+  pthread_mutex_lock(&d->lock);
+  d->of_slot[j->slot] = NULL;
+  for (job **at = &d->first[j->team]; *at != NULL && !j->pushed; at = &(*at)->next)
+    if (*at == j) {
+      *at = j->next;
+      if (*at == NULL) d->end[j->team] = at;
+      break;
+    }
+  pthread_mutex_unlock(&d->lock);
+  atomic_store(&s->state, j->use << 3 | SLOT_FREE);
+  t->free_slots[t->n_free++] = j->slot;
+  t->n_lessons -= j->call == NULL;
+  for (size_t i = 0; i < t->n_jobs; i++)
+    if (t->jobs[i] == j) {
+      t->jobs[i] = t->jobs[--t->n_jobs];
+      break;
+    }
+}
+
+bool dispatch_ready(const http_thread *t) {
+  for (size_t i = 0; i < t->n_jobs; i++)
+    if (slot_state_of(board_slot(t->f->b, t->jobs[i]->slot), NULL) == SLOT_DONE) return true;
+  return false;
+}
+
+size_t dispatch_outstanding(const http_thread *t) { return t->n_jobs; }
+
+/* ---- Workers -------------------------------------------------------------------------------------------*/
+/* The seat of the team with the shortest box below `most`, or -1. */
+static int shortest(const board *b, uint32_t team, size_t most) {
+  int best = -1;
+  for (uint32_t i = team * TEAM_SEATS; i < (team + 1) * TEAM_SEATS; i++) {
+    if (atomic_load_explicit(&b->seats[i].state, memory_order_acquire) != SEAT_READY) continue;
+    size_t n = box_waiting(b, i);
+    if (n < most) {
+      best = (int)i;
+      most = n;
+    }
+    if (n == 0) break;
+  }
+  return best;
+}
+
+static bool push(dispatch *d, job *j) {
+  int at = shortest(d->f->b, j->team, PREFETCH);
+  if (at < 0 || !box_push(d->f->b, (uint32_t)at, j->slot, j->use)) return false;
+  j->pushed = true;
+  return true;
+}
+
+static void pump(dispatch *d, uint32_t team) {
+  while (d->first[team] != NULL) {
+    job *j = d->first[team];
+    if (!push(d, j)) return;
+    d->first[team] = j->next;
+    if (d->first[team] == NULL) d->end[team] = &d->first[team];
+    j->next = NULL;
+  }
+}
+
+static void put(dispatch *d, job *j) { /* in a box, or in the queue before them */
+  if (d->first[j->team] == NULL && push(d, j)) return;
+  j->pushed = false;
+  j->next = NULL;
+  *d->end[j->team] = j;
+  d->end[j->team] = &j->next;
+}
+
+static bool can_serve(const board *b, uint32_t place) { return place != 0 && atomic_load(&b->teams[place - 1].state) == TEAM_READY; }
+
+/* Which team gets it: of the user's arm; the reserve when there is none, and for a second try. → false: nobody can */
+static bool choose(const board *b, job *j) {
+  uint32_t champion = atomic_load(&b->champion), challenger = atomic_load(&b->challenger), reserve = atomic_load(&b->reserve);
+  uint32_t place = j->challenger ? challenger : champion;
+  if (j->second) place = j->challenger && can_serve(b, champion) ? champion : reserve; /* a challenger's users fall back on the champion */
+  if (!can_serve(b, place) && !j->second) place = can_serve(b, champion) ? champion : reserve;
+  if (!can_serve(b, place)) return false;
+  j->team = place - 1;
+  return true;
+}
+
+static bool has_second(const board *b, const job *j) {
+  return j->call != NULL && !j->second && can_serve(b, j->challenger ? atomic_load(&b->champion) : atomic_load(&b->reserve));
+}
+
+/* What is over when: with somebody behind, half of the time is his. */
+static void set_times(const front *f, job *j, slot *s) {
+  uint64_t all = (uint64_t)f->o->deadline_ms * 1000000;
+  j->begun_ns = ev_now_ns();
+  if (j->call == NULL) {
+    j->due_ns = j->begun_ns + LESSON_DEADLINES * all;
+    s->deadline_ns = 0;
+  } else if (has_second(f->b, j)) {
+    j->due_ns = j->end_ns - all * 4 / 10;
+    s->deadline_ns = j->end_ns - all / 2;
+  } else {
+    j->due_ns = j->end_ns;
+    s->deadline_ns = j->end_ns - all / 10;
+  }
+  s->kill_ns = j->due_ns;
+}
+
+static void send_slot(http_thread *t, job *j, slot *s) {
+  dispatch *d = t->f->dispatch;
+  set_times(t->f, j, s);
+  s->failed = FAILED_NOT;
+  s->answer.n = 0;
+  s->text_len = 0;
+  atomic_store(&s->state, j->use << 3 | SLOT_READY);
+  pthread_mutex_lock(&d->lock);
+  d->of_slot[j->slot] = j;
+  put(d, j);
+  pthread_mutex_unlock(&d->lock);
+}
+
+void dispatch_send(http_thread *t, job *j) {
+  slot *s = board_slot(t->f->b, j->slot);
+  if (choose(t->f->b, j)) {
+    send_slot(t, j, s);
+  } else {
+    give_back(t, j);
+    job_done(t, j, s, NULL, true);
+  }
+}
+
+/* ---- What comes back -----------------------------------------------------------------------------------*/
+static void strike(const front *f, const job *j) {
+  uint32_t n = atomic_fetch_add(&f->b->teams[j->team].strikes, 1) + 1;
+  if (n >= atomic_load(&f->b->strikes_max)) bell_ring(f->bells->supervisor);
+}
+
+static void finish(http_thread *t, job *j, slot *s, const ev_answer *answer, bool degraded) {
+  give_back(t, j); /* this thread takes no other before it has read the answer */
+  job_done(t, j, s, answer, degraded);
+}
+
+/* The reserve's turn; false: there is none, or no time. */
+static bool again(http_thread *t, job *j, slot *s) {
+  if (!has_second(t->f->b, j) || ev_now_ns() + 2000000 >= j->end_ns) return false;
+  job before = *j;
+  j->second = true;
+  if (!choose(t->f->b, j) || j->team == before.team) {
+    *j = before;
+    return false;
+  }
+  pthread_mutex_lock(&t->f->dispatch->lock); /* an entry that still lies in a box is of an earlier use */
+  t->f->dispatch->of_slot[j->slot] = NULL;
+  pthread_mutex_unlock(&t->f->dispatch->lock);
+  j->use = (j->use + 1) & 0x3fffff;
+  j->pushed = false;
+  atomic_fetch_add(&t->n.second_tries, 1);
+  send_slot(t, j, s);
+  return true;
+}
+
+static void done(http_thread *t, job *j, slot *s) {
+  if (j->call == NULL && s->failed != FAILED_NOT) ev_log(EV_LOG_ERROR, "version %.12s: %s", t->f->b->teams[j->team].version, s->text);
+  if (s->failed == FAILED_NOT) {
+    if (j->call != NULL && s->answer.degraded != 0) strike(t->f, j); /* a node was left out */
+    finish(t, j, s, &s->answer, j->second || s->answer.degraded != 0);
+    return;
+  }
+  if (s->failed != FAILED_DEAD) { /* a death is a strike only if the team says so */
+    ev_log(EV_LOG_ERROR, "version %.12s: %s", t->f->b->teams[j->team].version, s->text);
+    strike(t->f, j);
+  }
+  if (j->call != NULL && again(t, j, s)) return;
+  finish(t, j, s, j->call != NULL && s->failed != FAILED_CORRUPT && s->answer.n > 0 ? &s->answer : NULL, true);
+}
+
+static void over(http_thread *t, job *j, slot *s) {
+  bool ran = slot_move(s, j->use, SLOT_RUNNING, SLOT_CLOSED), waited = !ran && slot_move(s, j->use, SLOT_READY, SLOT_CLOSED);
+  if (!ran && !waited) {
+    if (!slot_move(s, j->use, SLOT_WRITING, SLOT_CLOSED)) return; /* it has just been answered */
+    s->answer.n = 0;
+  }
+  atomic_fetch_add(&t->f->b->late, 1);
+  bool interim = s->answer.n > 0 && !waited;
+  if (j->call != NULL && !interim && again(t, j, s)) return;
+  finish(t, j, s, interim ? &s->answer : NULL, true);
+}
+
+static void forgive(const dispatch *d, uint64_t now) { /* a strike is forgotten after a while: what fails once a minute is no bad version */
+  static uint64_t last_ns;
+  if (now < last_ns + FORGIVE_NS) return;
+  last_ns = now;
+  for (size_t i = 0; i < TEAMS_MAX; i++) {
+    _Atomic uint32_t *strikes = &d->f->b->teams[i].strikes;
+    uint32_t n = atomic_load(strikes);
+    if (n > 0) atomic_compare_exchange_strong(strikes, &n, n - 1);
+  }
+}
+
+static void look_after(http_thread *t) { /* one thread does: workers that hang, boxes of the dead */
+  dispatch *d = t->f->dispatch;
+  board *b = t->f->b;
+  uint64_t now = ev_now_ns();
+  bool woke[THREADS_MAX] = {false};
+  forgive(d, now);
+  for (uint32_t i = 0; i < SEATS_MAX; i++) {
+    seat *s = &b->seats[i];
+    uint32_t state = atomic_load_explicit(&s->state, memory_order_acquire);
+    if (state == SEAT_FREE) continue;
+    uint64_t due = atomic_load(&s->due_ns);
+    if (state == SEAT_READY && due != 0 && now >= due && atomic_exchange(&s->condemned, 1) == 0) bell_ring(t->f->bells->team[i / TEAM_SEATS]);
+    if (state != SEAT_DEAD) continue;
+    uint32_t entries[BOX_DEPTH];
+    pthread_mutex_lock(&d->lock);
+    size_t n = box_salvage(b, i, entries);
+    for (size_t k = 0; k < n; k++) {
+      uint32_t at = entries[k] & (SLOTS_MAX - 1), use = entries[k] >> 10;
+      slot *lost = board_slot(b, at);
+      job *j = d->of_slot[at];
+      if (j == NULL || j->use != use) continue;
+      if (slot_move(lost, use, SLOT_WRITING, SLOT_CLOSED)) lost->answer.n = 0; /* it may be half a one */
+      else if (!slot_move(lost, use, SLOT_RUNNING, SLOT_CLOSED)) {
+        if (slot_state_of(lost, NULL) == SLOT_READY) put(d, j); /* not begun: another's */
+        continue;
+      }
+      lost->failed = FAILED_DEAD;
+      atomic_store(&lost->state, use << 3 | SLOT_DONE);
+      if (lost->thread < THREADS_MAX) woke[lost->thread] = true;
+    }
+    pthread_mutex_unlock(&d->lock);
+  }
+  for (size_t i = 0; i < t->f->n_threads; i++)
+    if (woke[i]) bell_ring(t->f->bells->thread[i]);
+}
+
+static void steal(dispatch *d, const job *j, uint64_t now) {
+  if (!j->pushed || now < j->begun_ns + STEAL_NS || slot_state_of(board_slot(d->f->b, j->slot), NULL) != SLOT_READY) return;
+  int at = shortest(d->f->b, j->team, 1);
+  if (at >= 0) box_push(d->f->b, (uint32_t)at, j->slot, j->use);
+}
+
+void dispatch_collect(http_thread *t) {
+  dispatch *d = t->f->dispatch;
+  if (t->index == 0) look_after(t);
+  uint64_t now = ev_now_ns();
+  for (size_t i = t->n_jobs; i-- > 0;) { /* backwards: a job that ends is replaced by the last */
+    if (i >= t->n_jobs) continue;
+    job *j = t->jobs[i];
+    slot *s = board_slot(t->f->b, j->slot);
+    if (slot_state_of(s, NULL) == SLOT_DONE) done(t, j, s);
+    else if (now >= j->due_ns) over(t, j, s);
+  }
+  pthread_mutex_lock(&d->lock);
+  for (uint32_t team = 0; team < TEAMS_MAX; team++)
+    if (d->first[team] != NULL) pump(d, team);
+  for (size_t i = 0; i < t->n_jobs; i++) steal(d, t->jobs[i], now);
+  pthread_mutex_unlock(&d->lock);
+}
+
+int dispatch_wait_ms(const http_thread *t) {
+  if (t->n_jobs > 0) return TICK_MS;
+  return t->index == 0 ? 50 : -1; /* somebody else's requests hang, too */
+}
