@@ -90,7 +90,7 @@ def test_a_version_is_staged_promoted_and_rolled_back_in_under_a_second_without_
                 assert s.version()["version"] == second
             assert not load.wrong and load.n > 20 and load.versions == {first, second}, (load.wrong[:3], load.n, load.versions)
             kept = versions(home)
-            assert kept[second]["state"] == "live" and kept[second]["parent"] == first and kept[second]["source"] == os.path.realpath(os.path.join(home.path, "own-1.yaml"))
+            assert kept[second]["state"] == "champion" and kept[second]["parent"] == first and kept[second]["source"] == os.path.realpath(os.path.join(home.path, "own-1.yaml"))
 
 
 def test_an_edit_becomes_a_version_and_one_that_is_wrong_does_not():
@@ -101,7 +101,7 @@ def test_an_edit_becomes_a_version_and_one_that_is_wrong_does_not():
             replace(home, "mine.lua", agent("-1"))
             second = until(lambda: (lambda v: v if v != first else None)(s.version()["version"]), "the edit")
             assert {first, second} <= set(versions(home))
-            for text, words in ((agent("1").replace("return agent", "return agnt"), "mine.lua:4"), (agent("1", 'error "x"').replace("request.n == 77", "true"), "the gate"),
+            for text, words in ((agent("1").replace("return agent", "return agnt"), "global 'agnt'"), (agent("1", 'error "x"').replace("request.n == 77", "true"), "the gate"),
                                 (agent("1").replace("model:recall(request, slate)", ""), "an empty slate")):
                 before = s.version()["error"]
                 replace(home, "mine.lua", text)
