@@ -167,7 +167,8 @@ end
 -- The node that runs.
 local function enliven(node, w, view)
   return {
-    name = node.name, agent = node.agent, role = node.role, from = node.from, n = node.n, budget_ms = node.budget_ms, knobs = node.knobs, slate = native.slate(), inputs = {},
+    name = node.name, agent = node.agent, role = node.role, from = node.from, n = node.n, budget_ms = node.budget_ms,
+    knobs = node.knobs, slate = native.slate(), inputs = {},
     ctx = { knobs = agent.live(node.agent, node.knobs), data = view.data, inputs = { unpack(node.from) }, feature = w.feature },
   }
 end

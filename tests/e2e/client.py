@@ -124,7 +124,7 @@ def test_what_is_answered_is_printed_for_people_and_for_machines():
         assert home.json("stage", "agent:ease") == staged
         s.says(200, {"version": V})
         assert "on trial on 20 % of the users" in home.run("canary", "start", V, "--share", "0.2").stdout
-        assert home.run("canary", "stop").stdout == f"the canary is stopped; all users get {V[:12]}\n"
+        assert home.run("canary", "stop").stdout == f"the canary of {V[:12]} is stopped; all users get the champion\n"
         status = {"running": False}
         s.says(200, status)
         assert home.json("canary", "status") == status

@@ -126,6 +126,24 @@ def test_a_stage_is_refused_with_its_reason():
             assert s.version()["version"] != live
 
 
+def test_a_canary_is_started_told_of_and_stopped():
+    with Home() as home:
+        path = prepare(home)
+        with Service(home, path) as s:
+            first = s.version()["version"]
+            second = home.json("stage", of(home, "-1"), "--then", "canary", "--share", "0.5", "--settle-s", "0.1")["version"]
+            status = home.json("canary", "status")
+            assert status["champion"] == first and status["challenger"] == second and status["share"] == 0.5 and status["options"]["settle_ms"] == 100, status
+            served = {u: s.slate(u)["version"] for u in map(str, range(60))}
+            assert set(served.values()) == {first, second} and {u: s.slate(u)["version"] for u in served} == served, "a user's version is his own"
+            assert home.run("canary", "stop").stdout.startswith(f"the canary of {second[:12]} is stopped")
+            assert {s.slate(u)["version"] for u in served} == {first}
+            home.run("canary", "start", second[:8], "--share", "1")
+            until(lambda: s.slate("nobody")["version"] == second, "the challenger")
+            home.run("promote", second)
+            assert s.version()["version"] == second and home.run("canary", "stop", code=1).stderr.count("\n") == 1
+
+
 def test_who_may_not_is_told_so():
     with Home() as home:
         path = prepare(home)
