@@ -128,12 +128,26 @@ static bool is_text(const char *s, size_t size, bool empty) {
   return len < size && (empty || len > 0) && ev_utf8_invalid(s, len) == len;
 }
 
-static bool good_sequence(const ev_sequence *s, double low, double high) {
-  return s->kind == EV_BETTING && s->low == low && s->high == high && ev_sequence_check(s) == EV_OK;
+/* The room's own checks see to what would be read out of bounds. What was added to a sequence lay within `most` of 0, which bounds its
+ * sums; with others it would go on to what is no number. */
+static bool good_sums(const ev_sequence *s, double most) {
+  bool good = s->n <= UINT64_C(1) << 40 && s->patience <= 1e12;
+  for (int k = 0; k < 2; k++) good = good && fabs(s->side[k].sum) <= most * (double)s->n && s->side[k].squares <= 4 * most * most * (double)s->n;
+  return good;
 }
 
-static bool good_guard(const canary_guard *g) {
-  bool good = ev_canary_check(&g->errors) == EV_OK && ev_canary_check(&g->slow) == EV_OK && g->errors.o.low == 0 && g->errors.o.high == 1 && g->slow.o.low == 0 && g->slow.o.high == 1;
+static bool good_sequence(const ev_sequence *s, double low, double high) {
+  return s->kind == EV_BETTING && s->low == low && s->high == high && ev_sequence_check(s) == EV_OK && good_sums(s, 1.000001) && s->patience == 0;
+}
+
+static bool good_canary(const ev_canary *c, double share) {
+  double most = 2 / fmin(share, 1 - share);
+  return ev_canary_check(c) == EV_OK && good_sums(&c->difference, most) && c->n[0] <= UINT64_C(1) << 40 && c->n[1] <= UINT64_C(1) << 40 && fabs(c->z) <= most * (double)c->difference.n &&
+         c->n[0] + c->n[1] == c->difference.n;
+}
+
+static bool good_guard(const canary_guard *g, double share) {
+  bool good = good_canary(&g->errors, share) && good_canary(&g->slow, share) && g->errors.o.low == 0 && g->errors.o.high == 1 && g->slow.o.low == 0 && g->slow.o.high == 1;
   good = good && g->most_broken >= 1 && g->most_tardy >= 1 && isfinite(g->most_broken) && isfinite(g->most_tardy);
   for (int k = 0; k < CANARY_BETS; k++) good = good && g->broken[k] >= 0 && g->broken[k] <= 1e300 && g->tardy[k] >= 0 && g->tardy[k] <= 1e300;
   for (int k = 0; k < 2; k++) good = good && g->degraded[k] <= g->users[k] && g->late[k] <= g->users[k];
@@ -146,9 +160,9 @@ static bool good_book(const char *bytes, const canary_book *b) {
   const canary_options *o = &b->o;
   const ev_canary_options *t = &o->test, *outer = &b->outer.o;
   if (automatic > 1 || !is_text(o->challenger, sizeof o->challenger, true) || !is_text(o->champion, sizeof o->champion, true) || canary_check_options(o) != EV_OK) return false;
-  bool good = ev_canary_check(&b->outer) == EV_OK && outer->low == t->low && outer->high == t->high && outer->margin == t->margin && outer->harm == t->harm && outer->confidence == t->confidence;
+  bool good = good_canary(&b->outer, o->share) && outer->low == t->low && outer->high == t->high && outer->margin == t->margin && outer->harm == t->harm && outer->confidence == t->confidence;
   for (int k = 0; k < 4; k++) good = good && good_sequence(&b->share[k / 2][k % 2], 0, 1);
-  good = good && good_guard(&b->ever) && good_guard(&b->now) && b->verdict <= CANARY_ROLLS_BACK && b->stop < CANARY_STOPS && b->n_history <= CANARY_HISTORY && b->stride > 0 &&
+  good = good && good_guard(&b->ever, o->share) && good_guard(&b->now, o->share) && b->verdict <= CANARY_ROLLS_BACK && b->stop < CANARY_STOPS && b->n_history <= CANARY_HISTORY && b->stride > 0 &&
          b->stride <= 1u << 20 && (b->stride & (b->stride - 1)) == 0 && is_text(b->why, sizeof b->why, true);
   good = good && b->started_ms >= 0 && b->started_ms <= CANARY_TIME_MAX && b->decided_ms >= 0 && b->decided_ms <= CANARY_TIME_MAX;
   for (uint32_t i = 0; good && i < b->n_history; i++) {
