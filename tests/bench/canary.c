@@ -66,7 +66,7 @@ static void world_free(world *w) {
 
 /* How often a random slate must come in place of a ranked one for the mean user to expect 5 % fewer clicks of a slate. That one
  * who clicks less is less sated, and clicks more the next time, takes some of it away: hence more than 5. */
-#define PLANTED 0.06
+#define PLANTED 0.0583
 static double planted(world *w, size_t n_users) {
   enum { MOST = 8000 };
   static uint32_t who[MOST], slates[MOST * PLACES];

@@ -63,6 +63,7 @@ def main():
             n = len(those)
             rows.append(share_row(f"same, share {share}: rolled back", sum(r["verdict"] == ROLLED_BACK for r in those), n, 5))
             rows.append(share_row(f"same, share {share}: promoted", sum(r["verdict"] == PROMOTED for r in those), n, 5))
+            rows.append(share_row(f"same, share {share}: something foretold", sum("predicted" in r for r in those), n))
             rows.append(share_row(f"by slates, share {share}: rolled back", sum(r["naive"] == ROLLED_BACK for r in those), n, 5))
             rows.append(share_row(f"by slates, share {share}: promoted", sum(r["naive"] == PROMOTED for r in those), n, 5))
         unstopped = runs(pool, "truth", max(10, RUNS // 5), 16000, 2.5)
