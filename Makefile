@@ -46,7 +46,7 @@ FUZZ_SECONDS ?= 10
 E2E := $(filter-out %/support.py,$(sort $(wildcard tests/e2e/*.py)))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(filter-out tests/fuzz/driver.c,$(wildcard tests/fuzz/*.c)))
 
-.PHONY: help deps deps-bench build demo test check unit lua e2e fuzz soak-items soak-ledger soak-scribe bench sanitize valgrind lint install uninstall clean
+.PHONY: help deps deps-bench build demo test check unit lua e2e fuzz soak-items soak-ledger soak-scribe soak-serve bench sanitize valgrind lint install uninstall clean
 help: ## this list
 	@awk -F':.*## ' '/^[a-z][a-zA-Z_-]*:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -63,7 +63,7 @@ demo: deps ## imports, fits, evolves, compares, serves: the whole story in one c
 test: deps ## everything that can fail: units, Lua, whole-program runs, short fuzzing
 	@$(MAKE) --no-print-directory check
 
-check: build $(UNIT_TESTS) $(FUZZERS)
+check: build $(UNIT_TESTS) $(FUZZERS) $(BUILD)/bench/load
 	@FUZZ_SECONDS=2 EVECTION=$(BUILD)/evection $(PYTHON) tests/run.py $(UNIT_TESTS) $(FUZZERS) tests/lua/run.lua $(E2E)
 
 build: $(BUILD)/evection ## the evection binary at build/evection
@@ -102,7 +102,7 @@ unit: $(UNIT_TESTS) ## the C unit tests
 lua: build ## the Lua tests, by busted inside the binary
 	@EVECTION=$(BUILD)/evection $(PYTHON) tests/run.py tests/lua/run.lua
 
-e2e: build ## the whole-program tests
+e2e: build $(BUILD)/bench/load ## the whole-program tests
 	@EVECTION=$(BUILD)/evection $(PYTHON) tests/run.py $(E2E)
 
 # Fuzz targets always run under the sanitizers, whatever the rest is built with.
@@ -175,11 +175,22 @@ $(BUILD)/bench/canary: tests/bench/canary.c $(call below,serve)
 	$(Q)$(CC) $(CFLAGS) $(pkg_cflags) -Iruntime -o $@ $< $(call below,serve) $(LDFLAGS) $(pkg_libs) -lm -ldl
 bench-canary: $(BUILD)/bench/canary ## false alarms and delay of canaries in the simulated feed
 
+# A service under load: the generator, and the least that its library can do for an answer.
+$(BUILD)/bench/load $(BUILD)/bench/serve_bare: $(BUILD)/bench/%: tests/bench/%.c
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS) $(pkg_cflags) -o $@ $< $(pkg_libs) -lm
+bench-serve: $(BUILD)/bench/load $(BUILD)/bench/serve_bare ## a service under load, swaps and kills (BENCH_PARTS chooses)
+
+SOAK_SECONDS ?= 1800
+soak-serve: build $(BUILD)/bench/load ## SOAK_SECONDS of load, swaps, events and kills: flat memory, flat latency, no leaked descriptor
+	@SOAK_SECONDS=$(SOAK_SECONDS) EVECTION=$(BUILD)/evection $(PYTHON) tests/bench/serve_soak.py
+
 bench-%: build
 	@mkdir -p $(BUILD)/bench
 	@EVECTION=$(BUILD)/evection $(PYTHON) tests/bench/$*.py
 
-BENCHES := $(filter-out support index_% train_% estimators_% bandits_%,$(patsubst tests/bench/%.py,%,$(sort $(wildcard tests/bench/*.py))))
+BENCHES := $(filter-out support index_% train_% estimators_% bandits_% serve_%,$(patsubst tests/bench/%.py,%,$(sort $(wildcard tests/bench/*.py))))
 bench: ## all benchmarks; docs/results.md is made from what they write
 	@for b in $(BENCHES); do $(MAKE) --no-print-directory bench-$$b || exit 1; done
 	@$(PYTHON) scripts/results.py
@@ -193,7 +204,7 @@ valgrind: $(UNIT_TESTS) ## the C unit tests under valgrind
 lint: ## cppcheck, luacheck and the order of the rooms; warnings are errors
 	@tests/lint/rooms.sh
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --suppress=missingIncludeSystem --error-exitcode=1 -j 2 runtime
-	luacheck -q lua agents tests/lua tests/planted
+	luacheck -q lua agents tests/lua tests/planted tests/attacks
 
 $(BUILD)/evection.1: $(BUILD)/evection scripts/manual.py
 	@$(PYTHON) scripts/manual.py $(BUILD)/evection > $@

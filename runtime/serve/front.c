@@ -183,6 +183,38 @@ static enum MHD_Result respond(call *c) {
   return result;
 }
 
+/* ---- What cannot be meant ----------------------------------------------------------------------------------
+ * A request whose length can be read in two ways would be one request to somebody before us and two to us. */
+typedef struct framing {
+  unsigned lengths, encodings, hosts;
+  bool unknown;
+} framing;
+
+static enum MHD_Result look_at_header(void *ctx, enum MHD_ValueKind kind, const char *key, const char *value) {
+  framing *h = ctx;
+  (void)kind;
+  h->lengths += strcasecmp(key, "Content-Length") == 0;
+  h->hosts += strcasecmp(key, "Host") == 0;
+  if (strcasecmp(key, "Transfer-Encoding") != 0) return MHD_YES;
+  h->encodings++;
+  h->unknown = h->unknown || value == NULL || strcasecmp(value, "chunked") != 0;
+  return MHD_YES;
+}
+
+static bool is_ambiguous(struct MHD_Connection *mc) {
+  framing h = {0};
+  MHD_get_connection_values(mc, MHD_HEADER_KIND, look_at_header, &h);
+  return h.lengths > 1 || h.encodings > 1 || h.hosts > 1 || (h.lengths > 0 && h.encodings > 0) || h.unknown;
+}
+
+/* %00 would end a text early: it becomes a byte that no UTF-8 has. */
+static size_t decode(void *ctx, struct MHD_Connection *mc, char *s) {
+  (void)ctx;
+  (void)mc;
+  for (char *p = s; (p = strstr(p, "%00")) != NULL; p += 3) memcpy(p, "%FF", 3);
+  return MHD_http_unescape(s);
+}
+
 /* ---- libmicrohttpd ---------------------------------------------------------------------------------------*/
 static connection *connection_of(struct MHD_Connection *c) {
   const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
@@ -198,7 +230,9 @@ static enum MHD_Result handle(http_thread *t, bool admin, struct MHD_Connection 
     *state = c;
     connection *k = connection_of(mc);
     if (k != NULL) k->since_ns = c->started_ns;
-    return MHD_YES;
+    if (!is_ambiguous(mc)) return MHD_YES;
+    call_error(c, 400, "how long this request is can be read in two ways");
+    return respond(c); /* before the body: the connection is closed behind it */
   }
   if (*data_len > 0) {
     if (c->body.len + *data_len > BODY_MAX) c->too_large = true;
@@ -260,11 +294,17 @@ static void connected(void *ctx, struct MHD_Connection *mc, void **socket_contex
   }
 }
 
+/* The client is gone in the middle of a request: its end came in one piece with what it had said, and the library waits for more. */
+static bool hung_up(const connection *k, uint64_t now) {
+  char byte;
+  return now > k->since_ns + (uint64_t)SWEEP_MS * 1000000 && recv(k->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 static void sweep(http_thread *t, uint64_t now) { /* a client that drips its request byte by byte is never idle */
   if (now < t->swept_ns + (uint64_t)SWEEP_MS * 1000000) return;
   t->swept_ns = now;
   for (connection *k = t->connections; k != NULL; k = k->next)
-    if (!k->busy && k->fd >= 0 && now > k->since_ns + (uint64_t)SLOW_MS * 1000000) shutdown(k->fd, SHUT_RDWR);
+    if (!k->busy && k->fd >= 0 && (now > k->since_ns + (uint64_t)SLOW_MS * 1000000 || hung_up(k, now))) shutdown(k->fd, SHUT_RDWR);
 }
 
 /* ---- Threads -------------------------------------------------------------------------------------------*/
@@ -280,7 +320,7 @@ static ev_status listen_on(http_thread *t, int fd, bool admin) {
   struct MHD_Daemon *d = MHD_start_daemon(
       MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, admin ? handle_admin : handle_http, t, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, completed, t,
       MHD_OPTION_NOTIFY_CONNECTION, connected, t, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_S, MHD_OPTION_CONNECTION_LIMIT, most, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
-      admin ? 0u : PER_CLIENT_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)32768, MHD_OPTION_END);
+      admin ? 0u : PER_CLIENT_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)32768, MHD_OPTION_UNESCAPE_CALLBACK, decode, NULL, MHD_OPTION_END);
   if (d == NULL) return ev_fail(EV_EIO, "cannot start the HTTP server");
   t->daemons[t->n_daemons++] = d;
   const union MHD_DaemonInfo *info = MHD_get_daemon_info(d, MHD_DAEMON_INFO_EPOLL_FD);
