@@ -155,6 +155,12 @@ $(BUILD)/bench/ledger_ingest: tests/bench/ledger_ingest.c $(call below,reward)
 	$(Q)$(CC) $(CFLAGS) $(pkg_cflags) -Iruntime -o $@ $< $(call below,reward) $(LDFLAGS) $(pkg_libs) -lm -ldl
 bench-ledger: $(BUILD)/bench/ledger_ingest ## rows into the ledger, against raw batched SQLite inserts
 
+$(BUILD)/bench/policy_twin: tests/bench/policy.c $(call below,store)
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS) -march=native $(pkg_cflags) -Iruntime -o $@ $< $(call below,store) $(LDFLAGS) $(pkg_libs) -lm -ldl
+bench-policy: $(BUILD)/bench/policy_twin ## a ranking policy in Lua against the same in plain C
+
 bench-%: build
 	@mkdir -p $(BUILD)/bench
 	@EVECTION=$(BUILD)/evection $(PYTHON) tests/bench/$*.py
