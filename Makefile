@@ -185,6 +185,11 @@ bench-serve: $(BUILD)/bench/load $(BUILD)/bench/serve_bare ## a service under lo
 SOAK_SECONDS ?= 1800
 soak-serve: build $(BUILD)/bench/load ## SOAK_SECONDS of load, swaps, events and kills: flat memory, flat latency, no leaked descriptor
 	@SOAK_SECONDS=$(SOAK_SECONDS) EVECTION=$(BUILD)/evection $(PYTHON) tests/bench/serve_soak.py
+$(BUILD)/bench/policy_twin: tests/bench/policy.c $(call below,store)
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS) -march=native $(pkg_cflags) -Iruntime -o $@ $< $(call below,store) $(LDFLAGS) $(pkg_libs) -lm -ldl
+bench-policy: $(BUILD)/bench/policy_twin ## a ranking policy in Lua against the same in plain C
 
 bench-%: build
 	@mkdir -p $(BUILD)/bench
