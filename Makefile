@@ -107,7 +107,7 @@ e2e: build $(BUILD)/bench/load ## the whole-program tests
 
 # Fuzz targets always run under the sanitizers, whatever the rest is built with.
 SAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-FUZZ_SOURCES := $(foreach r,core math store learn reward,$(wildcard runtime/$(r)/*.c)) $(addprefix runtime/serve/,catalog.c catalog_json.c masks.c wire.c)
+FUZZ_SOURCES := $(foreach r,core math store learn reward,$(wildcard runtime/$(r)/*.c)) $(addprefix runtime/serve/,catalog.c catalog_json.c masks.c wire.c canary.c canary_state.c)
 FUZZ_OBJECTS := $(patsubst runtime/%.c,$(BUILD)/fuzz/obj/%.o,$(FUZZ_SOURCES))
 $(BUILD)/fuzz/obj/%.o: runtime/%.c
 	@mkdir -p $(@D)
@@ -185,6 +185,11 @@ bench-serve: $(BUILD)/bench/load $(BUILD)/bench/serve_bare ## a service under lo
 SOAK_SECONDS ?= 1800
 soak-serve: build $(BUILD)/bench/load ## SOAK_SECONDS of load, swaps, events and kills: flat memory, flat latency, no leaked descriptor
 	@SOAK_SECONDS=$(SOAK_SECONDS) EVECTION=$(BUILD)/evection $(PYTHON) tests/bench/serve_soak.py
+$(BUILD)/bench/policy_twin: tests/bench/policy.c $(call below,store)
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS) -march=native $(pkg_cflags) -Iruntime -o $@ $< $(call below,store) $(LDFLAGS) $(pkg_libs) -lm -ldl
+bench-policy: $(BUILD)/bench/policy_twin ## a ranking policy in Lua against the same in plain C
 
 bench-%: build
 	@mkdir -p $(BUILD)/bench

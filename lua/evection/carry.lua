@@ -76,6 +76,14 @@ local function finish(path, journal)
   native.write_file(path, native.json_encode(journal))
 end
 
+-- What a process that was killed left of an agent's migration; the journal is done with.
+local function sweep(folder, agent)
+  for _, file in ipairs(native.list(folder)) do
+    local pid = file:sub(1, #agent + 1) == agent .. "." and file:match "%.draft(%d+)"
+    if pid and not native.exists("/proc/" .. pid) then native.remove(folder .. "/" .. file) end
+  end
+end
+
 -- The agent of the new composition that takes over what the old one's of that name knew; nil: there is none.
 local function heir(c, name)
   local found
@@ -138,6 +146,7 @@ function carry.migrate(change, old_version, w)
   for _, s in ipairs(change.new) do parts[#parts + 1] = s.file end
   local key, journal = native.hash(table.concat(parts, "\n")), read_json(path)
   if journal and journal.moves then finish(path, journal) end
+  sweep(runner.state_folder(w), change.agent)
   if journal and journal.key == key then return false end -- this text has done it: its state has learnt since
   local states, moves = {}, native.array {}
   for _, s in ipairs(change.lost) do

@@ -93,8 +93,8 @@ static ev_status run_stop(json_t *opts) {
   if (ev_opt_flag(opts, "json")) return ev_print_json(said);
   char name[16];
   const json_t *v = json_object_get(said, "version");
-  if (json_is_string(v)) printf("the canary is stopped; all users get %s\n", ev_client_short(name, v));
-  else printf("the canary is stopped\n");
+  if (json_is_string(v)) printf("the canary of %s is stopped; all users get the champion\n", ev_client_short(name, v));
+  else printf("the canary is stopped; all users get the champion\n");
   json_decref(said);
   return EV_OK;
 }

@@ -83,7 +83,7 @@ static ev_status read_answer(const char *where, long code, const ev_buf *answer,
   const char *error = json_string_value(json_object_get(said, "error"));
   ev_status status = EV_OK;
   if (code >= 400) {
-    status = code == 400 ? EV_EINVAL : code == 404 ? EV_ENOTFOUND : EV_EIO;
+    status = code == 400 || code == 422 ? EV_EINVAL : code == 404 ? EV_ENOTFOUND : EV_EIO;
     if (error != NULL) status = ev_fail(status, "%s", error);
     else if (code == 401 || code == 403) status = ev_fail(EV_EIO, "%s: not allowed (%ld): which --token?", where, code);
     else status = ev_fail(status, "%s: answered %ld", where, code);

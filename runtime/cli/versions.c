@@ -153,16 +153,31 @@ const ev_verb ev_verb_stage = {
 };
 
 /* ---- promote, rollback ------------------------------------------------------------------------------------*/
-static ev_status print_live(const json_t *opts, json_t *said, uint64_t started_ns) { /* takes said */
+/* What makes another version live: asked, and what is live now told with what was. Takes body. */
+static ev_status go_live(const json_t *opts, const char *path, json_t *body, const char *what) {
   char name[16], was[16];
+  json_t *before, *said;
+  if (ev_client_ask(opts, "GET", "/version", NULL, NULL, &before) != EV_OK) { /* that is told by what follows */
+    before = NULL;
+    if (ev_interrupted()) {
+      json_decref(body);
+      return EV_EINTR;
+    }
+  }
+  uint64_t started_ns = ev_now_ns();
+  ev_status status = ev_client_ask(opts, "POST", path, body, what, &said);
   double seconds = (double)(ev_now_ns() - started_ns) * 1e-9;
+  json_t *old = status == EV_OK ? json_incref(json_object_get(before, "version")) : NULL;
+  json_decref(before);
+  if (status != EV_OK) return status;
+  if (old != NULL) json_object_set_new(said, "was", old);
   if (ev_opt_flag(opts, "json")) {
     json_object_set_new(said, "took_s", json_real(seconds));
     return ev_print_json(said);
   }
   ev_client_short(was, json_object_get(said, "was"));
   printf("%s is live", ev_client_short(name, json_object_get(said, "version")));
-  if (*was != '-') printf(", %s was", was);
+  if (*was != '-' && strcmp(was, name) != 0) printf(", %s was", was);
   printf(" (%.3f s)\n", seconds);
   json_decref(said);
   return EV_OK;
@@ -177,12 +192,9 @@ static ev_status version_arg(const char *version) {
 static ev_status run_promote(json_t *opts) {
   char path[128];
   const char *version = ev_opt_arg(opts, 0);
-  json_t *said;
-  uint64_t started = ev_now_ns();
   EV_TRY(version_arg(version));
   snprintf(path, sizeof path, "/versions/%s/promote", version);
-  EV_TRY(ev_client_ask(opts, "POST", path, NULL, "promoting", &said));
-  return print_live(opts, said, started);
+  return go_live(opts, path, NULL, "promoting");
 }
 
 const ev_verb ev_verb_promote = {
@@ -198,11 +210,8 @@ const ev_verb ev_verb_promote = {
 
 static ev_status run_rollback(json_t *opts) {
   const char *version = ev_opt_arg(opts, 0);
-  json_t *said;
-  uint64_t started = ev_now_ns();
   if (version != NULL) EV_TRY(version_arg(version));
-  EV_TRY(ev_client_ask(opts, "POST", "/rollback", version != NULL ? json_pack("{s:s}", "version", version) : NULL, "rolling back", &said));
-  return print_live(opts, said, started);
+  return go_live(opts, "/rollback", version != NULL ? json_pack("{s:s}", "version", version) : NULL, "rolling back");
 }
 
 const ev_verb ev_verb_rollback = {

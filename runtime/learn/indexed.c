@@ -146,7 +146,9 @@ static ev_status open_kind(ev_model *m) {
   m->n_items = n;
   indexed *x = m->state = ev_zalloc(1, sizeof *x);
   if (x == NULL) return EV_ENOMEM;
-  EV_TRY(ev_index_map(&x->index, m->pack, n));
+  ev_status mapped = ev_index_map(&x->index, m->pack, n);
+  if (mapped == EV_ELIMIT) return ev_fail(EV_ECORRUPT, "%s: the index has more rows than there are items", path);
+  EV_TRY(mapped);
   if (!ev_pack_current(m->pack)) return ev_fail(EV_ECORRUPT, "%s: the file was replaced while it was opened", path);
   const ev_index_options *o = ev_index_opts(x->index);
   if (strcmp(o->metric, "dot") != 0 || o->n_dims != d || ev_index_n(x->index) != n || ev_index_n_rows(x->index) != n)

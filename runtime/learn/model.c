@@ -79,7 +79,7 @@ ev_status ev_model_search(const ev_model *m, const ev_requests *r, size_t k, uns
 }
 
 ev_status ev_model_score(const ev_model *m, const ev_requests *r, const uint32_t *items, size_t n, float *out) {
-  if (m->kind->score == NULL) return ev_fail(EV_EINVAL, "a model of kind %s scores through ev_ranker_score", m->kind->name);
+  if (m->kind->score == NULL) return ev_fail(EV_EINVAL, m->kind->rank != NULL ? "a model of kind %s scores through ev_ranker_score" : "a model of kind %s cannot score", m->kind->name);
   if (r->n != 1) return ev_fail(EV_EINVAL, "%zu requests: items are scored for one", r->n);
   EV_TRY(ev_requests_check(r, m->n_items));
   for (size_t i = 0; i < n; i++)

@@ -142,6 +142,15 @@ size_t ev_topk(uint32_t *out_ids, float *out_scores, const float *scores, size_t
 void ev_topk_offer(uint32_t *ids, float *best, size_t *used, size_t k, const float *scores, size_t n, uint32_t first);
 void ev_topk_finish(uint32_t *ids, float *best, size_t used, size_t k);
 
+/* Ascending. room (n) is overwritten; n < 2^32. */
+void ev_sort_keys(uint64_t *keys, uint64_t *room, size_t n);
+/* A number that is the smaller, the larger the score is; NaN last, −0 as 0. */
+static inline uint32_t ev_score_key(float score) {
+  union { float f; uint32_t u; } x = {.f = score + 0.0f};
+  if (score != score) return UINT32_MAX;
+  return x.u >> 31 != 0 ? x.u : ~(x.u | 0x80000000);
+}
+
 /* The k best columns of Q Xᵀ for each row, seen columns left out, without writing the score matrix.
  * @param[out] ids    (m, k)
  * @param[out] scores (m, k)

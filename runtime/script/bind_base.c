@@ -138,8 +138,8 @@ static int raise_status(lua_State *L) {
     if (status <= EV_OK || status > EV_ESCRIPT) status = EV_ESCRIPT;
     return ev_lua_fail(L, ev_fail((ev_status)status, "%s", luaL_checkstring(L, 2)));
   }
-  static const char *const names[] = {"invalid", "not found", "limit", "failed", NULL};
-  static const ev_status codes[] = {EV_EINVAL, EV_ENOTFOUND, EV_ELIMIT, EV_EIO};
+  static const char *const names[] = {"invalid", "not found", "limit", "failed", "conflict", NULL};
+  static const ev_status codes[] = {EV_EINVAL, EV_ENOTFOUND, EV_ELIMIT, EV_EIO, EV_EEXIST};
   int which = luaL_checkoption(L, 1, NULL, names);
   return ev_lua_fail(L, ev_fail(codes[which], "%s", luaL_checkstring(L, 2)));
 }

@@ -7,7 +7,7 @@
 static int by_name(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
 
 static int fit_item_columns(lua_State *L) { /* data:item_columns{ name = vector over items, … } */
-  const char *names[EV_SLATE_MAX_COLUMNS];
+  const char *names[EV_SLATE_MAX_COLUMNS] = {NULL};
   const float *columns[EV_SLATE_MAX_COLUMNS];
   ev_lfit f;
   size_t n = 0, n_items;

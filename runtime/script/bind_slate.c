@@ -15,6 +15,10 @@ static int slate_new(lua_State *L) {
   lua_setmetatable(L, -2);
   s->slate = ev_slate_new();
   if (s->slate == NULL) return ev_lua_fail(L, EV_ENOMEM);
+  lua_newtable(L); /* handles of columns, as long as somebody holds them or no collection came by */
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_setmetatable(L, -2);
+  lua_setfenv(L, -2);
   return 1;
 }
 
@@ -192,11 +196,19 @@ static int slate_calibrate(lua_State *L) { /* slate:calibrate(data, {column=, la
   return 0;
 }
 
-static int push_column(lua_State *L, const char *name) {
+/* The handle of the column whose name stands at 2: a handle looks its column up by name at each call, so an old one will do. */
+static int push_column(lua_State *L) {
+  lua_getfenv(L, 1);
+  lua_pushvalue(L, 2);
+  lua_rawget(L, -2);
+  if (!lua_isnil(L, -1)) return 1;
   lua_pushvalue(L, lua_upvalueindex(2)); /* slate_column */
   lua_pushvalue(L, 1);
-  lua_pushstring(L, name);
+  lua_pushvalue(L, 2);
   lua_call(L, 2, 1);
+  lua_pushvalue(L, 2);
+  lua_pushvalue(L, -2);
+  lua_rawset(L, -5);
   return 1;
 }
 
@@ -204,7 +216,7 @@ static int slate_column(lua_State *L) { /* slate:column(name): finds or makes */
   float *ignored;
   const char *name = luaL_checkstring(L, 2);
   if (strcmp(name, "score") != 0) EV_CHECK(L, ev_slate_column(ev_lua_slate(L, 1), name, &ignored));
-  return push_column(L, name);
+  return push_column(L);
 }
 
 static int slate_columns(lua_State *L) { /* names of the extra columns */
@@ -224,7 +236,7 @@ static int slate_index(lua_State *L) {
   lua_rawget(L, lua_upvalueindex(1));
   if (!lua_isnil(L, -1)) return 1;
   if (strcmp(name, "score") != 0 && ev_slate_find(s, name) == NULL) return 1;
-  return push_column(L, name);
+  return push_column(L);
 }
 
 static int slate_text(lua_State *L) {
@@ -251,6 +263,9 @@ void ev_bind_slate(lua_State *L) {
   lua_pushcclosure(L, slate_index, 2);
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
-  lua_pushcfunction(L, slate_new);
+  lua_newtable(L);
+  lua_pushliteral(L, "v");
+  lua_setfield(L, -2, "__mode");
+  lua_pushcclosure(L, slate_new, 1);
   lua_setfield(L, -2, "slate");
 }

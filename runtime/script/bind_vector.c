@@ -17,6 +17,8 @@
 typedef struct lvector {
   size_t n;       /* own numbers: how many */
   bool column;    /* a slate's column, the slate anchored */
+  bool score;     /* of it: the score */
+  uint32_t at;    /* where the column stood the last time */
   ev_lslate *of;
   char name[48];  /* of the column; "score" is the score */
   float data[];   /* own numbers */
@@ -27,9 +29,13 @@ static float *resolve(lua_State *L, lvector *v, size_t *n) {
     *n = v->n;
     return v->data;
   }
-  float *data = strcmp(v->name, "score") == 0 ? ev_slate_scores(v->of->slate) : ev_slate_find(v->of->slate, v->name);
-  *n = ev_slate_n(v->of->slate);
-  if (data == NULL && *n == 0 && strcmp(v->name, "score") == 0) return v->data; /* a slate that never held anything */
+  ev_slate *s = v->of->slate;
+  *n = ev_slate_n(s);
+  if (v->score) return *n > 0 ? ev_slate_scores(s) : v->data; /* a slate that never held anything has none */
+  if (v->at < ev_slate_n_columns(s) && strcmp(ev_slate_column_name(s, v->at), v->name) == 0) return ev_slate_column_at(s, v->at);
+  float *data = NULL;
+  for (size_t i = 0; i < ev_slate_n_columns(s) && data == NULL; i++)
+    if (strcmp(ev_slate_column_name(s, i), v->name) == 0) data = ev_slate_column_at(s, i), v->at = (uint32_t)i;
   if (data == NULL) luaL_error(L, "the slate no longer has a column '%s'", v->name);
   return data;
 }
@@ -53,6 +59,7 @@ static int column_of(lua_State *L) {
   lvector *v = lua_newuserdata(L, sizeof *v);
   *v = (lvector){.column = true, .of = s};
   snprintf(v->name, sizeof v->name, "%s", luaL_checkstring(L, 2));
+  v->score = strcmp(v->name, "score") == 0;
   luaL_getmetatable(L, EV_VECTOR);
   lua_setmetatable(L, -2);
   ev_lua_anchor(L, lua_gettop(L), 1);

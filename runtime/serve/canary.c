@@ -119,8 +119,8 @@ static void tell_stop(canary_book *b, const canary_guard *g, canary_stop stop) {
   else snprintf(than, sizeof than, "more than %g points beyond the champion's", 100 * b->o.errors_max);
   char limit[48] = "degraded slates";
   if (stop == STOP_LATE) snprintf(limit, sizeof limit, "slates slower than %g ms", b->o.late_ms);
-  snprintf(b->why, sizeof b->why, "%s: %llu of %llu users' of the challenger's, %llu of %llu of the champion's; beyond doubt %s", limit, (unsigned long long)what[1],
-           (unsigned long long)g->users[1], (unsigned long long)what[0], (unsigned long long)g->users[0], than);
+  snprintf(b->why, sizeof b->why, "%s: of %llu of the challenger's %llu users, of %llu of the champion's %llu; beyond doubt %s", limit,
+           (unsigned long long)what[1], (unsigned long long)g->users[1], (unsigned long long)what[0], (unsigned long long)g->users[0], than);
 }
 
 static void see(canary_book *b, unsigned seen, int64_t now_ms) {
@@ -330,7 +330,7 @@ void canary_slate(canary *c, const char *user, bool challenger, bool degraded, d
 }
 
 void canary_event(canary *c, const char *user, double value, const char *const *agents, size_t n_agents, int64_t now_ms) {
-  if (c == NULL || user == NULL || user[0] == 0 || !isfinite(value)) return;
+  if (c == NULL || user == NULL || user[0] == 0 || !(fabs(value) <= 1e100)) return; /* sums stay finite */
   uint64_t key = key_of(user);
   pthread_mutex_lock(&c->hot);
   int64_t now = clock_of(c, now_ms);
@@ -428,7 +428,8 @@ static bool promising(const canary_book *b) { return b->outer.most[0] >= 1 / (1 
 static bool guards_hold(const canary_book *b) {
   const canary_guard *g = &b->ever;
   double late = part(g->late[1], g->users[1]);
-  return part(g->degraded[1], g->users[1]) <= part(g->degraded[0], g->users[0]) + b->o.errors_max && (late <= CANARY_LATE_SHARE || late <= part(g->late[0], g->users[0]));
+  bool sound = part(g->degraded[1], g->users[1]) <= part(g->degraded[0], g->users[0]) + b->o.errors_max;
+  return sound && (late <= CANARY_LATE_SHARE || late <= part(g->late[0], g->users[0]));
 }
 
 static void tell(canary_book *b) {
@@ -442,9 +443,10 @@ static void tell(canary_book *b) {
     return;
   }
   char figures[160], what[64];
-  snprintf(figures, sizeof figures, "%.4g a slate against %.4g, difference %+.3g [%+.3g, %+.3g] after %llu users", r.challenger, r.champion, r.difference.value, r.difference.low,
-           r.difference.high, (unsigned long long)units);
-  if (b->stop == STOP_OUTER) snprintf(what, sizeof what, test->harm > 0 ? "worse by more than %g, beyond doubt" : "worse, beyond doubt", test->harm);
+  snprintf(figures, sizeof figures, "%.4g a slate against %.4g, difference %+.3g [%+.3g, %+.3g] after %llu users", r.challenger, r.champion,
+           r.difference.value, r.difference.low, r.difference.high, (unsigned long long)units);
+  if (b->stop == STOP_OUTER && test->harm > 0) snprintf(what, sizeof what, "worse by more than %g, beyond doubt", test->harm);
+  else if (b->stop == STOP_OUTER) snprintf(what, sizeof what, "worse, beyond doubt");
   else if (!promising(b)) snprintf(what, sizeof what, "not decided");
   else if (b->stop != STOP_BETTER) snprintf(what, sizeof what, "better, but the guardrails are in doubt");
   else if (test->margin < 0) snprintf(what, sizeof what, "worse by less than %g, beyond doubt", -test->margin);

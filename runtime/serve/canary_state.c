@@ -28,15 +28,15 @@ typedef struct kept_user {
 } kept_user;
 
 static uint64_t layout(void) {
-  const uint64_t sizes[] = {1, sizeof(canary_counts), sizeof(canary_book), sizeof(canary_inner), sizeof(canary_unit), sizeof(kept_credit), sizeof(kept_user), CANARY_AGENTS,
-                            CANARY_HISTORY, CANARY_BUCKETS};
+  const uint64_t sizes[] = {1, sizeof(canary_counts), sizeof(canary_book), sizeof(canary_inner), sizeof(canary_unit), sizeof(kept_credit),
+                            sizeof(kept_user), CANARY_AGENTS, CANARY_HISTORY, CANARY_BUCKETS};
   return ev_checksum(sizes, sizeof sizes);
 }
 
 static size_t up8(size_t n) { return (n + 7) / 8 * 8; }
 static size_t size_of(const head *h) {
-  return sizeof *h + sizeof(canary_counts) + sizeof(canary_book) + CANARY_AGENTS * sizeof(canary_inner) + up8(h->n_seen) + h->n_units * sizeof(canary_unit) +
-         h->n_credits * sizeof(kept_credit) + h->n_users * sizeof(kept_user);
+  return sizeof *h + sizeof(canary_counts) + sizeof(canary_book) + CANARY_AGENTS * sizeof(canary_inner) + up8(h->n_seen) +
+         h->n_units * sizeof(canary_unit) + h->n_credits * sizeof(kept_credit) + h->n_users * sizeof(kept_user);
 }
 
 /* ---- Saving -------------------------------------------------------------------------------------------------*/
@@ -128,14 +128,30 @@ static bool is_text(const char *s, size_t size, bool empty) {
   return len < size && (empty || len > 0) && ev_utf8_invalid(s, len) == len;
 }
 
-static bool good_sequence(const ev_sequence *s, double low, double high) {
-  return s->kind == EV_BETTING && s->low == low && s->high == high && ev_sequence_check(s) == EV_OK;
+/* The room's own checks see to what would be read out of bounds. What was added to a sequence lay within `most` of 0, which bounds its
+ * sums; with others it would go on to what is no number. */
+static bool good_sums(const ev_sequence *s, double most) {
+  bool good = s->n <= UINT64_C(1) << 40 && s->patience <= 1e12;
+  for (int k = 0; k < 2; k++) good = good && fabs(s->side[k].sum) <= most * (double)s->n && s->side[k].squares <= 4 * most * most * (double)s->n;
+  return good;
 }
 
-static bool good_guard(const canary_guard *g) {
-  bool good = ev_canary_check(&g->errors) == EV_OK && ev_canary_check(&g->slow) == EV_OK && g->errors.o.low == 0 && g->errors.o.high == 1 && g->slow.o.low == 0 && g->slow.o.high == 1;
+static bool good_sequence(const ev_sequence *s, double low, double high) {
+  return s->kind == EV_BETTING && s->low == low && s->high == high && ev_sequence_check(s) == EV_OK && good_sums(s, 1.000001) && s->patience == 0;
+}
+
+static bool good_canary(const ev_canary *c, double share) {
+  double most = 2 / fmin(share, 1 - share);
+  return ev_canary_check(c) == EV_OK && good_sums(&c->difference, most) && c->n[0] <= UINT64_C(1) << 40 && c->n[1] <= UINT64_C(1) << 40 &&
+         fabs(c->z) <= most * (double)c->difference.n && c->n[0] + c->n[1] == c->difference.n;
+}
+
+static bool good_guard(const canary_guard *g, double share) {
+  const ev_canary_options *e = &g->errors.o, *s = &g->slow.o;
+  bool good = good_canary(&g->errors, share) && good_canary(&g->slow, share) && e->low == 0 && e->high == 1 && s->low == 0 && s->high == 1;
   good = good && g->most_broken >= 1 && g->most_tardy >= 1 && isfinite(g->most_broken) && isfinite(g->most_tardy);
-  for (int k = 0; k < CANARY_BETS; k++) good = good && g->broken[k] >= 0 && g->broken[k] <= 1e300 && g->tardy[k] >= 0 && g->tardy[k] <= 1e300;
+  for (int k = 0; k < CANARY_BETS; k++)
+    good = good && g->broken[k] >= 0 && g->broken[k] <= 1e300 && g->tardy[k] >= 0 && g->tardy[k] <= 1e300;
   for (int k = 0; k < 2; k++) good = good && g->degraded[k] <= g->users[k] && g->late[k] <= g->users[k];
   return good;
 }
@@ -145,11 +161,13 @@ static bool good_book(const char *bytes, const canary_book *b) {
   memcpy(&automatic, bytes + offsetof(canary_book, o) + offsetof(canary_options, automatic), 1);
   const canary_options *o = &b->o;
   const ev_canary_options *t = &o->test, *outer = &b->outer.o;
-  if (automatic > 1 || !is_text(o->challenger, sizeof o->challenger, true) || !is_text(o->champion, sizeof o->champion, true) || canary_check_options(o) != EV_OK) return false;
-  bool good = ev_canary_check(&b->outer) == EV_OK && outer->low == t->low && outer->high == t->high && outer->margin == t->margin && outer->harm == t->harm && outer->confidence == t->confidence;
+  if (automatic > 1 || !is_text(o->challenger, sizeof o->challenger, true) || !is_text(o->champion, sizeof o->champion, true)) return false;
+  bool good = canary_check_options(o) == EV_OK && good_canary(&b->outer, o->share) && outer->low == t->low && outer->high == t->high &&
+              outer->margin == t->margin && outer->harm == t->harm && outer->confidence == t->confidence;
   for (int k = 0; k < 4; k++) good = good && good_sequence(&b->share[k / 2][k % 2], 0, 1);
-  good = good && good_guard(&b->ever) && good_guard(&b->now) && b->verdict <= CANARY_ROLLS_BACK && b->stop < CANARY_STOPS && b->n_history <= CANARY_HISTORY && b->stride > 0 &&
-         b->stride <= 1u << 20 && (b->stride & (b->stride - 1)) == 0 && is_text(b->why, sizeof b->why, true);
+  good = good && good_guard(&b->ever, o->share) && good_guard(&b->now, o->share) && b->verdict <= CANARY_ROLLS_BACK && b->stop < CANARY_STOPS;
+  good = good && b->n_history <= CANARY_HISTORY && b->stride > 0 && b->stride <= 1u << 20 && (b->stride & (b->stride - 1)) == 0;
+  good = good && is_text(b->why, sizeof b->why, true);
   good = good && b->started_ms >= 0 && b->started_ms <= CANARY_TIME_MAX && b->decided_ms >= 0 && b->decided_ms <= CANARY_TIME_MAX;
   for (uint32_t i = 0; good && i < b->n_history; i++) {
     const canary_point *p = &b->history[i];
@@ -171,8 +189,8 @@ static bool good_inner(const canary_inner *a, const canary_counts *n, const ev_c
 }
 
 static bool good_counts(const canary_counts *n, const head *h) {
-  return n->tail == h->n_users && n->head <= n->tail && n->tail - n->head == h->n_units && n->n_agents <= CANARY_AGENTS && n->now_ms >= 0 && n->now_ms <= CANARY_TIME_MAX &&
-         n->started_ms >= 0 && n->started_ms <= n->now_ms && n->opened[0] <= n->tail && n->opened[1] == n->tail - n->opened[0];
+  return n->tail == h->n_users && n->head <= n->tail && n->tail - n->head == h->n_units && n->n_agents <= CANARY_AGENTS && n->now_ms >= 0 &&
+         n->now_ms <= CANARY_TIME_MAX && n->started_ms >= 0 && n->started_ms <= n->now_ms && n->opened[0] <= n->tail && n->opened[1] == n->tail - n->opened[0];
 }
 
 /* @param data whole, its checksum and sizes right */
@@ -221,8 +239,9 @@ ev_status canary_load(canary **out, const char *path) {
   const char *data = m.data;
   head h = {0};
   if (m.size >= sizeof h) memcpy(&h, data, sizeof h);
-  bool whole = m.size >= sizeof h && memcmp(h.magic, "EVCANARY", sizeof h.magic) == 0 && h.size == m.size && h.layout == layout() && h.n_seen <= CANARY_SEEN && h.n_users <= CANARY_USERS_MAX &&
-               h.n_units <= h.n_users && h.n_credits <= CANARY_CREDITS_MAX && size_of(&h) == m.size && ev_checksum(data + offsetof(head, size), m.size - offsetof(head, size)) == h.sum;
+  bool whole = m.size >= sizeof h && memcmp(h.magic, "EVCANARY", sizeof h.magic) == 0 && h.size == m.size && h.layout == layout();
+  whole = whole && h.n_seen <= CANARY_SEEN && h.n_users <= CANARY_USERS_MAX && h.n_units <= h.n_users && h.n_credits <= CANARY_CREDITS_MAX;
+  whole = whole && size_of(&h) == m.size && ev_checksum(data + offsetof(head, size), m.size - offsetof(head, size)) == h.sum;
   ev_status status = EV_ECORRUPT;
   if (whole) {
     status = canary_start(out);

@@ -141,7 +141,9 @@ void versions_command(supervisor *s, json_t *command) {
       control_reply(s, ticket, 200, body);
     }
   } else if (strcmp(op, "rollback") == 0) {
-    if (version != NULL) {
+    if (version != NULL) { /* it served before: there is no time for a gate, and its own learning state is still there */
+      json_object_set_new(command, "gate", json_false());
+      json_object_set_new(command, "drop_state", json_true());
       stage_or(s, version, "publish", command, ticket, "rolled back");
     } else if (challenger != NULL) { /* what is on trial goes first */
       member_end_canary(s, challenger, "rolled back by hand", NULL);

@@ -308,8 +308,11 @@ const char *catalog_field(size_t i, ev_column_type *type); /* fields that a cond
 /* ---- Canary -------------------------------------------------------------------------------------------------
  * A challenger against the champion on a stable share of the users. The unit is a user: which arm he is in is a hash of his id and
  * the canary's salt, so one user's slates are alike, and only users are independent. A unit opens with the user's first slate and
- * closes after slates_per_user slates that had settle_ms to earn something, or when window_ms is over; it is the mean reward a slate,
- * held within [low, high], and goes once into the sequences. */
+ * closes settle_ms after his slates_per_user-th, at the latest when window_ms is over: the mean reward of the slates until then, held
+ * within [low, high]. Units enter the sequences once, in the order in which the users came. docs/reference/canary.md.
+ *
+ * `challenger` is the arm that the user is in, whoever answered: a slate that the challenger failed to give is its slate, degraded. Any
+ * thread; slates and events cost some hundred nanoseconds, a tick some microseconds for each user who came or was measured. */
 typedef struct canary canary;
 typedef struct canary_options {
   char challenger[65], champion[65];
@@ -318,21 +321,22 @@ typedef struct canary_options {
   ev_canary_options test;          /* margin, harm, low, high, confidence, caution of the outer reward */
   unsigned slates_per_user;        /* default 5 */
   int64_t settle_ms, window_ms;    /* defaults 30 s, 30 min */
-  double errors_max, late_ms;      /* guardrails: share of degraded slates beyond the champion's; p99 */
-  bool automatic;                  /* promote and roll back by itself; else only says so */
+  double errors_max, late_ms;      /* guardrails: share of degraded slates beyond the champion's, default 0.02; what is late, default 100 */
+  bool automatic;                  /* promote and roll back by itself; else only says so. For the caller: the verdict is the same */
 } canary_options;
 void canary_defaults(canary_options *o);
-bool canary_picks(uint64_t salt, double share, const char *user); /* in the challenger's share */
+bool canary_picks(uint64_t salt, double share, const char *user); /* in the challenger's share; "" and NULL never are. A larger share keeps those of a smaller one */
 ev_status canary_new(canary **out, const canary_options *o); /* EV_EINVAL */
 void canary_free(canary *c);
 void canary_slate(canary *c, const char *user, bool challenger, bool degraded, double ms, int64_t now_ms); /* he was shown one */
+/* He did something about an item; agents: who proposed it, each of whom earned it. */
 void canary_event(canary *c, const char *user, double value, const char *const *agents, size_t n_agents, int64_t now_ms);
 typedef enum canary_verdict { CANARY_WAITS, CANARY_PROMOTES, CANARY_ROLLS_BACK } canary_verdict;
-canary_verdict canary_tick(canary *c, int64_t now_ms, char why[256]); /* closes units; cheap: called every 100 ms */
+canary_verdict canary_tick(canary *c, int64_t now_ms, char why[256]); /* closes units; cheap: called every 100 ms. A verdict stays; why may be NULL */
 const canary_options *canary_opts(const canary *c);
-bool canary_is(const canary *c, const canary_options *o);  /* of the same two versions and users */
-json_t *canary_status(const canary *c);  /* for /canary, the CLI and as evidence */
-ev_status canary_save(const canary *c, const char *path);  /* whole or not at all */
+bool canary_is(const canary *c, const canary_options *o); /* of the same two versions and users */
+json_t *canary_status(const canary *c);  /* for /canary, the CLI and as evidence; what is not known is left out */
+ev_status canary_save(const canary *c, const char *path);  /* whole or not at all; any thread, nobody waits for the disk */
 ev_status canary_load(canary **out, const char *path);     /* EV_ECORRUPT, EV_ENOTFOUND */
 
 /* ---- HTTP ---------------------------------------------------------------------------------------------------

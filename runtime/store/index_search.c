@@ -53,13 +53,7 @@ void ev_index_prepared_free(ev_prepared *q) {
 
 /* ---- Exact order ------------------------------------------------------------------------------------------*/
 /* Ascending keys are descending scores, then ascending rows. */
-static uint64_t key_of(float score, uint32_t row) {
-  uint32_t bits;
-  score += 0.0f; /* −0 is 0 */
-  memcpy(&bits, &score, sizeof bits);
-  bits = bits >> 31 != 0 ? ~bits : bits | 0x80000000; /* as unsigned numbers in the order of the floats */
-  return (uint64_t)~bits << 32 | row;
-}
+static uint64_t key_of(float score, uint32_t row) { return (uint64_t)ev_score_key(score) << 32 | row; }
 
 static float score_of(uint64_t key) {
   uint32_t bits = ~(uint32_t)(key >> 32);
@@ -69,24 +63,13 @@ static float score_of(uint64_t key) {
   return score;
 }
 
-static void sort_keys(uint64_t *keys, size_t n) { /* Shell's sort: they are some dozens to some hundreds */
-  static const size_t gaps[] = {3548, 1577, 701, 301, 132, 57, 23, 10, 4, 1}; /* Ciura 2001, carried on by 2.25 */
-  for (size_t g = 0; g < sizeof gaps / sizeof *gaps; g++)
-    for (size_t i = gaps[g]; i < n; i++) {
-      uint64_t key = keys[i];
-      size_t at = i;
-      for (; at >= gaps[g] && keys[at - gaps[g]] > key; at -= gaps[g]) keys[at] = keys[at - gaps[g]];
-      keys[at] = key;
-    }
-}
-
 static void prefetch(const ev_index *x, uint32_t row) {
   const char *v = x->vectors.base != NULL ? x->vectors.base + row * x->d * sizeof(float) : x->codes.base + row * x->stride;
   size_t bytes = x->vectors.base != NULL ? x->d * sizeof(float) : x->stride;
   for (size_t i = 0; i < bytes && i < 1024; i += 64) __builtin_prefetch(v + i); /* the processor itself goes on from there */
 }
 
-/* The k best of n candidates by the metric itself, in order and padded. keys (n) and scratch (d) are overwritten. */
+/* The k best of n candidates by the metric itself, in order and padded. keys (2 n) and scratch (d) are overwritten. */
 static void finish(const ev_index *x, const float *q, const ev_found *found, size_t n, size_t k, uint64_t *keys, float *scratch, uint32_t *rows, float *scores) {
   float inverse = x->metric == EV_COSINE ? ev_inverse_norm(q, x->d) : 0;
   size_t used = 0, out = 0;
@@ -96,7 +79,7 @@ static void finish(const ev_index *x, const float *q, const ev_found *found, siz
     float score = ev_index_exact(x, q, inverse, found[i].row, scratch);
     if (score > -INFINITY) keys[used++] = key_of(score, found[i].row); /* unverified bytes may give anything */
   }
-  sort_keys(keys, used);
+  ev_sort_keys(keys, keys + used, used);
   for (size_t i = 0; i < used && out < k; i++) {
     if (i > 0 && keys[i] == keys[i - 1]) continue; /* found twice */
     rows[out] = (uint32_t)keys[i];
@@ -194,7 +177,7 @@ static void room_free(room *r) {
 }
 
 static bool room_new(room *r, const searching *g) {
-  *r = (room){ev_alloc(g->want, sizeof *r->found), ev_alloc(g->want, sizeof *r->keys), ev_alloc(g->x->d, sizeof *r->scratch)};
+  *r = (room){ev_alloc(g->want, sizeof *r->found), ev_alloc(g->want, 2 * sizeof *r->keys), ev_alloc(g->x->d, sizeof *r->scratch)};
   return r->found != NULL && r->keys != NULL && r->scratch != NULL;
 }
 

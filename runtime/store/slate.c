@@ -19,6 +19,7 @@ struct ev_slate {
   size_t n_columns, n_blocks; /* columns in use; those behind them keep their memory for the next slate */
   uint32_t *order;            /* (cap) scratch of sorting and moving */
   void *moved;                /* (cap) 32-bit scratch */
+  uint64_t *keys;             /* (2 cap) of sorting */
 };
 
 ev_slate *ev_slate_new(void) { return ev_zalloc(1, sizeof(ev_slate)); }
@@ -31,6 +32,7 @@ void ev_slate_free(ev_slate *s) {
   ev_free(s->scores);
   ev_free(s->order);
   ev_free(s->moved);
+  ev_free(s->keys);
   ev_free(s);
 }
 
@@ -48,6 +50,9 @@ static ev_status reserve(ev_slate *s, size_t n) {
     if (p == NULL) return EV_ENOMEM;
     *arrays[i] = p;
   }
+  uint64_t *keys = ev_resize(s->keys, cap, 2 * sizeof *keys);
+  if (keys == NULL) return EV_ENOMEM;
+  s->keys = keys;
   for (size_t i = 0; i < s->n_blocks; i++) {
     float *p = ev_resize(s->columns[i].data, cap, sizeof *p);
     if (p == NULL) return EV_ENOMEM;
@@ -128,10 +133,16 @@ static int better(const void *a, const void *b, void *slate) {
 
 ev_status ev_slate_sort(ev_slate *s) {
   bool sorted = true;
-  for (size_t i = 0; i < s->n; i++) s->order[i] = (uint32_t)i;
-  for (size_t i = 1; i < s->n && sorted; i++) sorted = better(&s->order[i - 1], &s->order[i], s) <= 0;
+  for (size_t i = 0; i < s->n; i++) s->keys[i] = (uint64_t)ev_score_key(s->scores[i]) << 32 | i;
+  for (size_t i = 1; i < s->n && sorted; i++)
+    sorted = s->keys[i - 1] >> 32 < s->keys[i] >> 32 || (s->keys[i - 1] >> 32 == s->keys[i] >> 32 && s->items[i - 1] <= s->items[i]);
   if (sorted) return EV_OK;
-  qsort_r(s->order, s->n, sizeof *s->order, better, s);
+  ev_sort_keys(s->keys, s->keys + s->cap, s->n); /* by score; a comparison of scores and items takes five times as long */
+  for (size_t i = 0; i < s->n; i++) s->order[i] = (uint32_t)s->keys[i];
+  for (size_t i = 0, end; i < s->n; i = end) { /* equals by item */
+    for (end = i + 1; end < s->n && s->keys[end] >> 32 == s->keys[i] >> 32; end++) continue;
+    if (end - i > 1) qsort_r(s->order + i, end - i, sizeof *s->order, better, s);
+  }
   move(s, s->n);
   return EV_OK;
 }

@@ -66,7 +66,7 @@ static void world_free(world *w) {
 
 /* How often a random slate must come in place of a ranked one for the mean user to expect 5 % fewer clicks of a slate. That one
  * who clicks less is less sated, and clicks more the next time, takes some of it away: hence more than 5. */
-#define PLANTED 0.06
+#define PLANTED 0.0583
 static double planted(world *w, size_t n_users) {
   enum { MOST = 8000 };
   static uint32_t who[MOST], slates[MOST * PLACES];
@@ -136,13 +136,15 @@ static void watch_tick(watch *w, int64_t now_ms, uint64_t sessions, double day, 
   json_decref(status);
 }
 
-static void report(watch *w, const char *mode, uint64_t run) {
+static void report(watch *w, const char *mode, uint64_t run, double mean, double deviation) {
   json_t *status = canary_status(w->c), *outer = json_object_get(status, "outer");
   ev_canary_result naive;
   ev_canary_read(&w->naive, &naive);
-  json_t *line = json_pack("{s:s, s:f, s:I, s:i, s:I, s:I, s:I, s:f, s:i, s:s, s:O, s:I, s:s, s:I}", "mode", mode, "share", w->share, "run", (json_int_t)run, "verdict", (int)w->verdict, "sessions",
-                           (json_int_t)w->sessions, "users", (json_int_t)w->users, "units", (json_int_t)w->units, "days", w->day, "naive", (int)naive.decision, "why", w->why,
-                           "outer", outer, "units_end", (json_int_t)units_of(status), "by", json_string_value(json_object_get(status, "by")), "users_end", (json_int_t)whole(status, "users"));
+  const char *by = json_string_value(json_object_get(status, "by"));
+  json_t *line = json_pack("{s:s, s:f, s:I, s:i, s:I, s:I, s:I, s:f, s:i, s:s, s:O, s:s, s:f, s:f}", "mode", mode, "share", w->share, "run",
+                           (json_int_t)run, "verdict", (int)w->verdict, "sessions", (json_int_t)w->sessions, "users", (json_int_t)w->users, "units",
+                           (json_int_t)w->units, "days", w->day, "naive", (int)naive.decision, "why", w->why, "outer", outer, "by", by, "mean", mean,
+                           "deviation", deviation);
   if (!isnan(w->predicted)) json_object_set_new(line, "predicted", json_real(w->predicted));
   char *text = json_dumps(line, JSON_COMPACT);
   puts(text);
@@ -197,6 +199,7 @@ static void run(const char *mode, uint64_t number, size_t n_users, double days) 
   uint32_t who[BATCH], slates[BATCH * PLACES];
   float chance[BATCH];
   uint8_t clicks[BATCH * PLACES];
+  uint8_t (*firsts)[2] = ev_zalloc(n_users, sizeof *firsts); /* of each user, slates and clicks among his first five */
   double looked = 0;
   uint64_t sessions = 0;
   for (uint64_t batch = 0;; batch++) {
@@ -215,15 +218,29 @@ static void run(const char *mode, uint64_t number, size_t n_users, double days) 
     for (size_t i = 0; i < BATCH; i++, sessions++) {
       double day = from + (to - from) * (double)i / BATCH;
       int64_t now_ms = 1 + (int64_t)(day * DAY_MS);
+      uint8_t *first = firsts[who[i]];
+      if (first[0] < 5) {
+        first[0]++;
+        for (int p = 0; p < PLACES; p++) first[1] = (uint8_t)(first[1] + clicks[i * PLACES + (size_t)p]);
+      }
       for (size_t k = 0; k < n_watches; k++) {
         tell(&watches[k], names[who[i]], arms[k * n_users + who[i]], clicks + i * PLACES, chance[i] > 0, now_ms);
         if (sessions % 64 == 63) watch_tick(&watches[k], now_ms, sessions + 1, day, batch % 4 == 0);
       }
     }
   }
+  double n = 0, sum = 0, squares = 0;
+  for (size_t u = 0; u < n_users; u++) {
+    if (firsts[u][0] == 0) continue;
+    double x = fmin(HIGH, (double)firsts[u][1] / firsts[u][0]);
+    n++;
+    sum += x;
+    squares += x * x;
+  }
+  ev_free(firsts);
   for (size_t k = 0; k < n_watches; k++) {
     for (int turn = 0; turn < 20; turn++) watch_tick(&watches[k], (int64_t)((days + 2) * DAY_MS), sessions, days, false); /* those still in flight */
-    report(&watches[k], mode, number);
+    report(&watches[k], mode, number, sum / n, sqrt(squares / n - sum / n * (sum / n)));
   }
   ev_free(arms);
   ev_free(names);
@@ -231,13 +248,13 @@ static void run(const char *mode, uint64_t number, size_t n_users, double days) 
 }
 
 /* ---- What it costs ------------------------------------------------------------------------------------------*/
-enum { COST_USERS = 1000000, COST_CALLS = 4000000 };
+enum { COST_CALLS = 2000000 };
 
 typedef struct caller {
   canary *c;
   char (*names)[32];
   uint64_t seed;
-  size_t n;
+  size_t n, n_users;
   double slate_ns, event_ns;
 } caller;
 
@@ -247,9 +264,9 @@ static void *calls(void *ctx) {
   ev_rng r;
   ev_rng_seed(&r, k->seed, 0);
   uint32_t *who = ev_alloc(k->n, sizeof *who);
-  for (size_t i = 0; i < k->n; i++) who[i] = ev_rng_below(&r, COST_USERS);
+  for (size_t i = 0; i < k->n; i++) who[i] = ev_rng_below(&r, (uint32_t)k->n_users);
   uint64_t start = ev_now_ns();
-  for (size_t i = 0; i < k->n; i++) canary_slate(k->c, k->names[who[i]], who[i] % 10 == 0, false, 3, 1000 + (int64_t)i / 100);
+  for (size_t i = 0; i < k->n; i++) canary_slate(k->c, k->names[who[i]], who[i] % 10 == 0, false, 3, 1000 + (int64_t)i / 100); /* a slate each 10 µs */
   uint64_t middle = ev_now_ns();
   for (size_t i = 0; i < k->n; i++) canary_event(k->c, k->names[who[i]], 1, agents, 2, 1000 + (int64_t)k->n / 100);
   k->slate_ns = (double)(middle - start) / (double)k->n;
@@ -258,19 +275,18 @@ static void *calls(void *ctx) {
   return NULL;
 }
 
-static void costs(void) {
+static void costs(size_t n_users) {
   canary_options o;
   canary_defaults(&o);
   canary *c;
-  char (*names)[32] = ev_alloc(COST_USERS, sizeof *names);
-  for (size_t i = 0; i < COST_USERS; i++) snprintf(names[i], sizeof names[i], "user-%zu", i);
-  for (int pass = 0; pass < 2; pass++) { /* the first: all users are new */
-    if (pass == 0) must(canary_new(&c, &o), "canary");
-    caller k = {.c = c, .names = names, .seed = 1, .n = COST_CALLS};
-    calls(&k);
-    printf("{\"what\": \"%s\", \"slate_ns\": %.1f, \"event_ns\": %.1f}\n", pass == 0 ? "a million new users" : "users that are known", k.slate_ns, k.event_ns);
-    canary_tick(c, 1, NULL);
-  }
+  char (*names)[32] = ev_alloc(n_users, sizeof *names);
+  for (size_t i = 0; i < n_users; i++) snprintf(names[i], sizeof names[i], "user-%zu", i);
+  must(canary_new(&c, &o), "canary");
+  canary_slate(c, "the first", false, false, 1, 1000);
+  canary_event(c, "the first", 1, (const char *const[]){"ease", "popular"}, 2, 1000); /* agents are known when the others come */
+  caller k = {.c = c, .names = names, .seed = 1, .n = COST_CALLS, .n_users = n_users};
+  calls(&k);
+  printf("{\"what\": \"%zu users\", \"slate_ns\": %.1f, \"event with two agents_ns\": %.1f}\n", n_users, k.slate_ns, k.event_ns);
   uint64_t start = ev_now_ns();
   const char *path = "/dev/shm/evection-bench-canary";
   must(canary_save(c, path), "save");
@@ -281,27 +297,35 @@ static void costs(void) {
   canary_free(again);
   ev_map m;
   must(ev_map_open(&m, path), "map");
-  printf("{\"what\": \"kept\", \"save_ms\": %.1f, \"load_ms\": %.1f, \"bytes\": %zu}\n", 1e-6 * (double)(saved - start), 1e-6 * (double)(loaded - saved), m.size);
+  printf("{\"what\": \"%zu users, all in flight\", \"save_ms\": %.1f, \"load_ms\": %.1f, \"file_MB\": %.1f}\n", n_users, 1e-6 * (double)(saved - start),
+         1e-6 * (double)(loaded - saved), 1e-6 * (double)m.size);
   ev_map_close(&m);
   remove(path);
   double longest = 0;
   start = ev_now_ns();
-  size_t ticks = 0;
-  for (;; ticks++) { /* all units are due */
+  for (;;) { /* all units are due */
     uint64_t before = ev_now_ns();
     canary_tick(c, 1000000000000, NULL);
-    double took = 1e-6 * (double)(ev_now_ns() - before);
-    longest = fmax(longest, took);
-    if (took < 0.5) break;
+    longest = fmax(longest, 1e-6 * (double)(ev_now_ns() - before));
+    json_t *status = canary_status(c);
+    bool done = whole(status, "in_flight") == 0;
+    json_decref(status);
+    if (done) break;
   }
-  printf("{\"what\": \"a million units\", \"unit_us\": %.2f, \"longest_tick_ms\": %.1f}\n", 1e-3 * (double)(ev_now_ns() - start) / COST_USERS, longest);
+  if (n_users < 60000) /* of more, guardrail observations would have been lost, with nobody ticking */
+    printf("{\"what\": \"%zu users\", \"tick, for each user who came and was measured_us\": %.2f, \"longest tick_ms\": %.1f}\n", n_users,
+           1e-3 * (double)(ev_now_ns() - start) / (double)n_users, longest);
   canary_free(c);
   must(canary_new(&c, &o), "canary");
-  caller k[2] = {{.c = c, .names = names, .seed = 1, .n = COST_CALLS / 2}, {.c = c, .names = names, .seed = 2, .n = COST_CALLS / 2}};
+  caller two[2];
   pthread_t threads[2];
-  for (int i = 0; i < 2; i++) pthread_create(&threads[i], NULL, calls, &k[i]);
+  for (int i = 0; i < 2; i++) {
+    two[i] = (caller){.c = c, .names = names, .seed = (uint64_t)i + 1, .n = COST_CALLS / 2, .n_users = n_users};
+    pthread_create(&threads[i], NULL, calls, &two[i]);
+  }
   for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
-  printf("{\"what\": \"two threads at once\", \"slate_ns\": %.1f, \"event_ns\": %.1f}\n", 0.5 * (k[0].slate_ns + k[1].slate_ns), 0.5 * (k[0].event_ns + k[1].event_ns));
+  printf("{\"what\": \"%zu users, two threads that do nothing else\", \"slate_ns\": %.1f, \"event with two agents_ns\": %.1f}\n", n_users,
+         0.5 * (two[0].slate_ns + two[1].slate_ns), 0.5 * (two[0].event_ns + two[1].event_ns));
   canary_free(c);
   ev_free(names);
 }
@@ -309,13 +333,19 @@ static void costs(void) {
 int main(int argc, char **argv) {
   ev_threads_set(1);
   if (argc == 2 && strcmp(argv[1], "cost") == 0) {
-    costs();
+    costs(50000);
+    costs(1000000);
     return 0;
   }
-  if (argc < 4 || (strcmp(argv[1], "same") != 0 && strcmp(argv[1], "worse10") != 0 && strcmp(argv[1], "worse50") != 0 && strcmp(argv[1], "truth") != 0)) {
+  static const char *const modes[] = {"same", "worse10", "worse50", "truth"};
+  bool known = false;
+  for (int i = 0; i < 4 && argc >= 4; i++) known |= strcmp(argv[1], modes[i]) == 0;
+  if (!known) {
     fprintf(stderr, "canary cost | same|worse10|worse50|truth FROM TO [USERS [DAYS]]\n");
     return 2;
   }
-  for (uint64_t i = strtoull(argv[2], NULL, 10); i <= strtoull(argv[3], NULL, 10); i++) run(argv[1], i, argc > 4 ? strtoul(argv[4], NULL, 10) : 16000, argc > 5 ? atof(argv[5]) : 2.5);
+  size_t n_users = argc > 4 ? strtoul(argv[4], NULL, 10) : 16000;
+  double days = argc > 5 ? atof(argv[5]) : 2.5;
+  for (uint64_t i = strtoull(argv[2], NULL, 10); i <= strtoull(argv[3], NULL, 10); i++) run(argv[1], i, n_users, days);
   return 0;
 }

@@ -22,6 +22,8 @@ class Handler(BaseHTTPRequestHandler):
         s.seen.append((self.command, self.path, json.loads(body) if body else None, dict(self.headers)))
         time.sleep(s.wait)
         code, answer = s.answer
+        if self.path == "/version" and s.before:
+            code, answer = 200, {"version": s.before}
         text = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(code)
         self.send_header("Content-Length", str(len(text)))
@@ -50,7 +52,7 @@ class Service:
         else:
             self.server = socketserver.ThreadingUnixStreamServer(os.path.join(home.path, "control.sock"), Handler)
         self.server.daemon_threads = True
-        self.server.seen, self.server.answer, self.server.wait = [], (200, {}), 0
+        self.server.seen, self.server.answer, self.server.wait, self.server.before = [], (200, {}), 0, None
 
     def __enter__(self):
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
@@ -102,12 +104,15 @@ def test_what_is_answered_is_printed_for_people_and_for_machines():
         assert lines[1].startswith(V[:12]) and "live" in lines[1] and W[:12] in lines[1] and "0.25" in lines[1] and lines[1].endswith("/a/c.yaml"), lines
         assert lines[2].startswith(W[:12]) and lines[2].endswith("agent:ease") and "2020-09-1" in lines[2], lines
         assert home.json("versions") == versions
-        s.says(200, {"version": V, "was": W})
+        s.says(200, {"version": V})
+        assert home.run("rollback").stdout.startswith(f"{V[:12]} is live (0."), "it was live before, too"
+        s.server.before = W
         for verb in (["rollback"], ["promote", V]):
             said = home.run(*verb).stdout
             assert said.startswith(f"{V[:12]} is live, {W[:12]} was (0.") and said.endswith(" s)\n"), said
             document = home.json(*verb)
-            assert document["version"] == V and 0 < document["took_s"] < 5
+            assert document["version"] == V and document["was"] == W and 0 < document["took_s"] < 5
+        s.server.before = None
         staged = {"version": V, "seconds": 1.5, "gate": {"probes": 34, "median_ms": 0.2, "worst_ms": 0.7, "metric": {
             "metric": "ndcg@20", "champion": 0.2, "challenger": 0.21, "difference": {"value": 0.01, "low": -0.002, "high": 0.03}}},
             "warnings": ["careful"], "migrated": ["mine"], "drops": [{"agent": "yours", "state": "arms"}]}
@@ -119,7 +124,7 @@ def test_what_is_answered_is_printed_for_people_and_for_machines():
         assert home.json("stage", "agent:ease") == staged
         s.says(200, {"version": V})
         assert "on trial on 20 % of the users" in home.run("canary", "start", V, "--share", "0.2").stdout
-        assert home.run("canary", "stop").stdout == f"the canary is stopped; all users get {V[:12]}\n"
+        assert home.run("canary", "stop").stdout == f"the canary of {V[:12]} is stopped; all users get the champion\n"
         status = {"running": False}
         s.says(200, status)
         assert home.json("canary", "status") == status
@@ -134,7 +139,7 @@ def test_failures_are_one_line_and_have_their_exit_code():
         assert done.stderr == "evection: no service answers at http://127.0.0.1:1\n"
         with Service(home) as s:
             for status, answer, code, said in ((400, {"error": "c.yaml:3: wrong"}, 2, "c.yaml:3: wrong"), (404, {"error": "no version '3f2a'"}, 2, "no version '3f2a'"),
-                                               (409, {"error": "the gate: too slow"}, 1, "the gate: too slow"), (401, b"", 1, "not allowed (401)"), (500, b"<html>", 1, "answered 500"),
+                                               (409, {"error": "the gate: too slow"}, 1, "the gate: too slow"), (422, {"error": "c.yaml:2: no"}, 2, "c.yaml:2: no"), (401, b"", 1, "not allowed (401)"), (500, b"<html>", 1, "answered 500"),
                                                (200, b"not JSON", 1, "no JSON")):
                 s.says(status, answer)
                 done = home.run("stage", "agent:ease", code=code)

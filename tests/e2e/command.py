@@ -19,6 +19,7 @@ ARGUMENTS = {
     "items put": ["x", "x.jsonl"], "items get": ["x", "a"], "items delete": ["x", "a"], "items search": ["x"], "items stats": ["x"], "items list": [],
     "items compact": ["x"], "items verify": ["x"], "ope": ["x"], "ope import": ["x"],
     "ledger stats": [], "ledger import": ["x.jsonl"], "ledger export": [], "ledger prune": [], "ledger range": [],
+    "versions": [], "stage": ["x"], "promote": ["0123abcd"], "rollback": [], "canary start": ["0123abcd"], "canary status": [], "canary stop": [],
 }
 
 # Scores by rarity; the count stands in the knob `sign`.
@@ -49,7 +50,7 @@ def generate(home, name="world", users=200, items=150, sessions=10):
 
 
 def verbs(home):
-    return re.findall(r"^  ((?:data |items |ledger |ope )?[a-z]+)  +\S", home.run("--help").stdout, re.M)
+    return re.findall(r"^  ((?:data |items |ledger |ope |canary )?[a-z]+)  +\S", home.run("--help").stdout, re.M)
 
 
 def options(help_text):

@@ -90,7 +90,7 @@ def test_a_version_is_staged_promoted_and_rolled_back_in_under_a_second_without_
                 assert s.version()["version"] == second
             assert not load.wrong and load.n > 20 and load.versions == {first, second}, (load.wrong[:3], load.n, load.versions)
             kept = versions(home)
-            assert kept[second]["state"] == "live" and kept[second]["parent"] == first and kept[second]["source"] == os.path.realpath(os.path.join(home.path, "own-1.yaml"))
+            assert kept[second]["state"] == "champion" and kept[second]["parent"] == first and kept[second]["source"] == os.path.realpath(os.path.join(home.path, "own-1.yaml"))
 
 
 def test_an_edit_becomes_a_version_and_one_that_is_wrong_does_not():
@@ -101,7 +101,7 @@ def test_an_edit_becomes_a_version_and_one_that_is_wrong_does_not():
             replace(home, "mine.lua", agent("-1"))
             second = until(lambda: (lambda v: v if v != first else None)(s.version()["version"]), "the edit")
             assert {first, second} <= set(versions(home))
-            for text, words in ((agent("1").replace("return agent", "return agnt"), "mine.lua:4"), (agent("1", 'error "x"').replace("request.n == 77", "true"), "the gate"),
+            for text, words in ((agent("1").replace("return agent", "return agnt"), "global 'agnt'"), (agent("1", 'error "x"').replace("request.n == 77", "true"), "the gate"),
                                 (agent("1").replace("model:recall(request, slate)", ""), "an empty slate")):
                 before = s.version()["error"]
                 replace(home, "mine.lua", text)
@@ -124,6 +124,24 @@ def test_a_stage_is_refused_with_its_reason():
                 assert s.version()["version"] == live
             home.run("stage", of(home, "-1"), "--then", "publish")
             assert s.version()["version"] != live
+
+
+def test_a_canary_is_started_told_of_and_stopped():
+    with Home() as home:
+        path = prepare(home)
+        with Service(home, path) as s:
+            first = s.version()["version"]
+            second = home.json("stage", of(home, "-1"), "--then", "canary", "--share", "0.5", "--settle-s", "0.1")["version"]
+            status = home.json("canary", "status")
+            assert status["champion"] == first and status["challenger"] == second and status["share"] == 0.5 and status["options"]["settle_ms"] == 100, status
+            served = {u: s.slate(u)["version"] for u in map(str, range(60))}
+            assert set(served.values()) == {first, second} and {u: s.slate(u)["version"] for u in served} == served, "a user's version is his own"
+            assert home.run("canary", "stop").stdout.startswith(f"the canary of {second[:12]} is stopped")
+            assert {s.slate(u)["version"] for u in served} == {first}
+            home.run("canary", "start", second[:8], "--share", "1")
+            until(lambda: s.slate("nobody")["version"] == second, "the challenger")
+            home.run("promote", second)
+            assert s.version()["version"] == second and home.run("canary", "stop", code=1).stderr.count("\n") == 1
 
 
 def test_who_may_not_is_told_so():

@@ -206,6 +206,19 @@ static void make_seeds(void) {
   ev_ials_options ials = {.n_dims = 4, .epochs = 2, .unobserved_weight = 0.1f, .regularization = 0.01f, .frequency_power = 1, .init_std = 0.1f, .seed = 1};
   FUZZ_REQUIRE(ev_fit_ials(path, view, &ials, NULL) == EV_OK);
   seed_file(path);
+  static const char *const kinds[] = {"flat", "hnsw", "ivf"}, *const forms[] = {"f32", "i8", "f16"};
+  for (int i = 0; i < 3; i++) {
+    ev_index_options index;
+    ev_index_defaults(&index);
+    index.kind = kinds[i];
+    index.form = forms[i];
+    FUZZ_REQUIRE(ev_fit_indexed(path, view, &ials, &index, NULL) == EV_OK);
+    seed_file(path);
+  }
+  float numbers[2][ITEMS];
+  for (size_t i = 0; i < ITEMS; i++) numbers[0][i] = (float)(i % 3), numbers[1][i] = (float)i;
+  FUZZ_REQUIRE(ev_fit_item_columns(path, (const char *const[]){"kind", "rank.x"}, (const float *const[]){numbers[0], numbers[1]}, 2, ITEMS) == EV_OK);
+  seed_file(path);
   ev_markov_options markov = {.neighbours = 5, .window = 3, .decay = 0.8f, .backward = 0.5f, .from_power = 0.5f, .to_power = 0.5f, .shrink = 1, .half_life = 2};
   FUZZ_REQUIRE(ev_fit_markov(path, view, &markov, NULL) == EV_OK);
   seed_file(path);
@@ -298,6 +311,18 @@ static void rank(const ev_model *m) {
     ev_status status = ev_ranker_score(m, snapshot, s, users[i], ev_slate_scores(s));
     FUZZ_REQUIRE(status == EV_OK || status == EV_EINVAL);
   }
+  uint32_t clusters[256];
+  size_t n_items = ev_model_n_items(m);
+  fill(s);
+  ev_slate_truncate(s, n_items < ITEMS ? n_items : ITEMS);
+  if (ev_model_fill(m, s) == EV_OK) {
+    float share[ITEMS + 3];
+    ev_requests r = {1, NULL, (uint64_t[]){0, 1}, (uint32_t[]){0}, NULL, NULL};
+    ev_status status = ev_model_share(m, &r, s, "kind", share);
+    FUZZ_REQUIRE(status == EV_OK || status == EV_EINVAL);
+  }
+  if (n_items <= 256 && ev_model_clusters(m, clusters, 3, 1) == EV_OK)
+    for (size_t i = 0; i < n_items; i++) FUZZ_REQUIRE(clusters[i] < 3);
   ev_slate_free(s);
 }
 

@@ -24,7 +24,8 @@ local function make(name, n_items)
     native.data_add_rows(h.data, h.slate, user, h.snapshot:view(native.VALID))
   end
   h.models = { h.popular, h.data:item_knn { neighbours = 5 }, h.data:content { neighbours = 5 }, h.data:ease {}, h.data:ials { n_dims = 4, epochs = 1 },
-    h.data:ranker { epochs = 1 } }
+    h.data:ials { n_dims = 4, epochs = 1, index = { kind = "hnsw" } }, h.data:ranker { epochs = 1 } }
+  h.columns = h.data:item_columns { kind = native.vector(n_items) }
   h.state = native.state(("%s/%s.f64"):format(support.folder, name), n_items)
   h.vector = native.vector(n_items)
   h.n_items = n_items
@@ -33,9 +34,9 @@ end
 
 local methods = {
   vector = words "get set add mul map sum range normalise gt max_with min_with log exp sqrt abs copy",
-  slate = words "item score_at source_at items push clear sort truncate copy lookup set_source union mmr quota dpp calibrate columns column",
-  data = words [[n_users n_items n_interactions n_of_user history columns item_counts n_rows item_scores item_knn content ease ials ranker gbdt]],
-  model = words "kind recall score rank item_scores",
+  slate = words "item score_at source_at items push clear sort truncate copy lookup set_source union mmr quota dpp calibrate columns column cap places weigh",
+  data = words [[n_users n_items n_interactions n_of_user history columns item_counts n_rows item_scores item_knn content ease ials ranker gbdt item_columns]],
+  model = words "kind recall score rank item_scores fill share clusters",
   request = words "history top",
   state = words "get add vector lookup",
   snapshot = words "hash n_users n_items user_id item_id find_user find_item columns value view",
@@ -95,7 +96,7 @@ describe("every method of", function()
     function() return native.vector(0) end })
   all("slate", { function(h) return h.slate end })
   all("model", { function(h) return h.models[1] end, function(h) return h.models[2] end, function(h) return h.models[3] end, function(h) return h.models[4] end,
-    function(h) return h.models[5] end, function(h) return h.models[6] end })
+    function(h) return h.models[5] end, function(h) return h.models[6] end, function(h) return h.models[7] end, function(h) return h.columns end })
   all("request", { function(h) return h.request end })
   all("state", { function(h) return h.state end })
   all("snapshot", { function(h) return h.snapshot end })
@@ -185,6 +186,8 @@ describe("items and places", function()
     for i, model in ipairs(a.models) do
       if i < #a.models then support.refused("the model knows 90", model.score, model, a.request, a.slate) end
     end
+    support.refused("the model knows 90", a.columns.fill, a.columns, a.slate)
+    support.refused("the model knows 90", a.columns.share, a.columns, a.request, a.slate, "kind")
     a.models[#a.models]:rank(a.request, a.slate, a.data)
     assert.equal(6, #a.slate.score)
     for i = 1, 6 do assert.is_true(math.abs(a.slate.score[i]) < 1e6) end

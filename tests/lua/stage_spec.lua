@@ -197,6 +197,9 @@ describe("the gate", function()
     local same = run(best, { champion = best, gate = { metric = "ndcg@20", users = 1 } }).gate.metric
     assert.same({ 0, 0, 0 }, { same.difference.value, same.difference.low, same.difference.high })
     run(worst, { champion = best, gate = { metric = "ndcg@20", users = 1, margin = 1 } }) -- a margin of everything lets anything pass
+    for _, none in ipairs { "", native.null } do
+      assert.is_nil(run(best, { champion = none, drop_state = native.null, gate = native.null, deadline_ms = native.null }).parent)
+    end
     local first = run(worst, { gate = { metric = "ndcg@20" } })
     assert.same({ "there is no champion to compare ndcg@20 with" }, first.warnings)
   end)

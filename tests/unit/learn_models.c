@@ -25,7 +25,7 @@ static void close_world(world *w) {
   ev_snapshot_close(w->s);
 }
 
-enum { SCORES, KNN, CONTENT, EASE, MARKOV, SLIM, IALS, GRAPH, RANKER, GBDT, N_FITS }; /* from IALS on they have a seed */
+enum { SCORES, KNN, CONTENT, EASE, MARKOV, SLIM, IALS, INDEXED, GRAPH, RANKER, GBDT, N_FITS }; /* from IALS on they have a seed */
 
 /* A factorisation machine or trees of every column, on four slates of forty. */
 static ev_status fit_ranker(const world *w, const char *path, uint64_t seed, bool trees) {
@@ -70,6 +70,11 @@ static ev_status fit(int which, const world *w, const char *path, uint64_t seed)
                                            .tolerance = 1e-3f, .seed = seed}, NULL);
     case RANKER: return fit_ranker(w, path, seed, false);
     case GBDT: return fit_ranker(w, path, seed, true);
+    case INDEXED: {
+      ev_index_options o;
+      ev_index_defaults(&o);
+      return ev_fit_indexed(path, w->v, &(ev_ials_options){16, 3, 0.1f, 0.01f, 1, 0.1f, seed}, &o, NULL);
+    }
     default: return ev_fit_ials(path, w->v, &(ev_ials_options){16, 3, 0.1f, 0.01f, 1, 0.1f, seed}, NULL);
   }
 }
@@ -231,6 +236,9 @@ static void damaged_models_are_refused(void **s) {
       {RANKER, "options", SHORTER, 0, 0}, {RANKER, "options", SET, 1, -1}, {RANKER, "options", SET, 1, NAN},
       {RANKER, "options", SET, 3, 3}, {RANKER, "options", SET, 3, 1e9},
       {RANKER, "fields", SET, 0, '9'}, {RANKER, "fields", SET, 2, 'x'}, {IALS, "gram", SHORTER, 0, 0}, {IALS, "options", SHORTER, 0, 0},
+      {INDEXED, "trained", SHORTER, 0, 0}, {INDEXED, "spectrum", SHORTER, 0, 0}, {INDEXED, "counts", SHORTER, 0, 0}, {INDEXED, "options", SHORTER, 0, 0},
+      {INDEXED, "index.codes", SHORTER, 0, 0}, {INDEXED, "index.vectors", SHORTER, 0, 0}, {INDEXED, "index.links", SHORTER, 0, 0}, {INDEXED, "index.live", SET, 0, 1},
+      {INDEXED, "index.options", SET, 1, 1}, {INDEXED, "index.options", SET, 4, 15}, {INDEXED, "index.options", SET, 10, 3},
       {GRAPH, "user_ptr", SHORTER, 0, 0}, {GRAPH, "item_ptr", SHORTER, 0, 0}, {GRAPH, "user_idx", SHORTER, 0, 0}, {GRAPH, "item_idx", SHORTER, 0, 0},
       {GRAPH, "user_weight", SHORTER, 0, 0}, {GRAPH, "item_weight", SHORTER, 0, 0}, {GRAPH, "v", SHORTER, 0, 0}, {GRAPH, "low", SHORTER, 0, 0},
       {GRAPH, "in", SHORTER, 0, 0}, {GRAPH, "out", SHORTER, 0, 0}, {GRAPH, "last", SHORTER, 0, 0}, {GRAPH, "options", SHORTER, 0, 0},
@@ -313,7 +321,7 @@ static void wrong_questions_are_refused_and_odd_ones_answered(void **s) {
     assert_int_equal(ev_model_recall(m, &(ev_requests){1, NULL, two, history, NULL, NULL}, 200, ids, scores), EV_OK); /* more than there are */
     for (uint32_t i = 0; i < 200; i++) assert_true((ids[i] < n && i < n) || (ids[i] == EV_NONE && scores[i] == -INFINITY));
     assert_int_equal(ev_model_recall(m, &(ev_requests){1, NULL, nothing, none, NULL, NULL}, 5, ids, scores), EV_OK); /* a stranger */
-    for (int i = 0; i < 5; i++) assert_true((ids[i] == EV_NONE) == (f != SCORES));
+    for (int i = 0; i < 5; i++) assert_true((ids[i] == EV_NONE) == (f != SCORES && f != INDEXED));
     ev_model_close(m);
   }
   ev_free(every);

@@ -89,7 +89,7 @@ static int descending(const void *a, const void *b) {
 
 /* Every list holds the best of what the user has not seen, with the reference's scores; one request alone, and the scores of
  * given items, agree with it. sparse: an item of score 0 is not known to the model. */
-static void check_model(const world *w, const char *path, const double *reference, bool sparse) {
+__attribute__((unused)) static void check_model(const world *w, const char *path, const double *reference, bool sparse) {
   enum { K = 25 };
   size_t n = w->n_items;
   ev_model *m;

@@ -694,6 +694,46 @@ static ev_status open_and_choose(ev_arms **out) {
   return status;
 }
 
+static void a_slot_is_written_as_it_is_read_and_nothing_that_no_slot_can_have(void **state) {
+  (void)state;
+  static const struct { ev_arms_kind kind; uint32_t n, d, slots; } all[] = {{EV_ARMS_COUNTS, 5, 0, 5}, {EV_ARMS_LINEAR, 3, 4, 3}, {EV_ARMS_LOGISTIC, 2, 3, 2},
+                                                                         {EV_ARMS_WEIGHTS, 6, 0, 1}, {EV_ARMS_POLICY, 1, 4, 1}, {EV_ARMS_CMA, 1, 4, 1}};
+  for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
+    ev_arms *a = new_arms(all[k].kind, all[k].n, all[k].d), *b = new_arms(all[k].kind, all[k].n, all[k].d);
+    size_t size = ev_arms_slot_size(a);
+    double *from = calloc(3 * size, sizeof *from), *to = from + size, *before = to + size;
+    float x[4] = {1, 0.5f, -0.25f, 2};
+    assert_int_equal(ev_arms_slots(a), all[k].slots);
+    if (all[k].kind != EV_ARMS_CMA) for (int i = 0; i < 9; i++) OK(ev_arms_update(a, (uint32_t)i % all[k].n, all[k].d > 0 ? x : NULL, i % 2, 0.5, 1));
+    for (uint32_t i = 0; i < all[k].slots; i++) {
+      OK(ev_arms_read(a, i, from));
+      OK(ev_arms_write(b, i, from));
+      OK(ev_arms_read(b, i, to));
+      for (size_t j = 0; j < size; j++)
+        if (all[k].kind != EV_ARMS_COUNTS || j != 3) assert_true(from[j] == to[j]); /* 3: the tick, which is its own */
+    }
+    ev_arms_stats s;
+    ev_arms_stats_of(b, &s);
+    assert_int_equal(s.updates, 1); /* so it has learnt something, and nothing fades by being written */
+    OK(ev_arms_read(b, 0, before));
+    const double bad[] = {NAN, INFINITY, -1};
+    for (size_t j = 0; j < 3; j++) {
+      memcpy(to, from, size * sizeof *to);
+      to[0] = bad[j];
+      assert_int_equal(ev_arms_write(b, 0, to), EV_EINVAL);
+    }
+    memcpy(to, from, size * sizeof *to);
+    to[size - 1] = NAN;
+    assert_int_equal(ev_arms_write(b, 0, to), EV_EINVAL);
+    assert_int_equal(ev_arms_write(b, all[k].slots, from), EV_EINVAL);
+    OK(ev_arms_read(b, 0, to));
+    assert_memory_equal(to, before, size * sizeof *to);
+    free(from);
+    ev_arms_close(a);
+    ev_arms_close(b);
+  }
+}
+
 static void running_out_of_memory_is_an_error_and_nothing_else(void **state) {
   (void)state;
   ev_arms *a;
@@ -720,6 +760,7 @@ int main(void) {
       cmocka_unit_test(below_the_first_click_of_a_cascade_nothing_was_looked_at),
       cmocka_unit_test(a_place_counts_as_much_as_it_is_looked_at),
       cmocka_unit_test(any_bytes_behind_the_layout_are_only_numbers),
+      cmocka_unit_test(a_slot_is_written_as_it_is_read_and_nothing_that_no_slot_can_have),
       cmocka_unit_test(running_out_of_memory_is_an_error_and_nothing_else),
   };
   return RUN(tests);

@@ -93,6 +93,35 @@ static void a_quota_holds_and_gives_way_only_when_it_must(void **s) {
   ev_slate_free(x);
 }
 
+static void a_cap_counts_the_numbers_of_a_column(void **s) {
+  (void)s;
+  ev_slate *x = ev_slate_new();
+  row rows[MOST];
+  for (uint64_t seed = 0; seed < 300; seed++) {
+    ev_rng r;
+    ev_rng_seed(&r, seed, 5);
+    size_t n = random_slate(x, rows, &r, ev_rng_below(&r, 50), ITEMS + 5, true), places = ev_rng_below(&r, 60), cap = 1 + ev_rng_below(&r, 3), m = 0;
+    float *kind, of[MOST];
+    uint32_t expected[MOST];
+    bool taken[MOST] = {false};
+    if (n == 0) continue;
+    assert_int_equal(ev_slate_column(x, "kind", &kind), EV_OK);
+    for (size_t i = 0; i < n; i++) of[i] = kind[i] = (float)ev_rng_below(&r, 6) - 2;
+    size_t count[6] = {0};
+    for (size_t i = 0; i < n && m < places; i++)
+      if (count[(int)of[i] + 2]++ < cap) taken[i] = true, expected[m++] = rows[i].item;
+    for (size_t i = 0; i < n; i++)
+      if (!taken[i]) expected[m++] = rows[i].item;
+    assert_int_equal(ev_slate_cap(x, "kind", cap, places), EV_OK);
+    assert_memory_equal(ev_slate_items(x), expected, n * sizeof *expected);
+    for (size_t i = 0; i < n; i++) assert_true(ev_slate_find(x, "kind")[i] == of[place_of(rows, n, expected[i])]);
+    if (places > 0) assert_int_equal(ev_slate_cap(x, "none", cap, places), EV_EINVAL);
+  }
+  ev_slate_clear(x);
+  assert_int_equal(ev_slate_cap(x, "kind", 1, 10), EV_OK); /* nothing to do */
+  ev_slate_free(x);
+}
+
 /* ---- Determinantal point process ------------------------------------------------------------------------*/
 static double scaled_score(const row *rows, size_t n, size_t i) {
   double lo = INFINITY, hi = -INFINITY;
@@ -309,6 +338,7 @@ static ev_status work(const ev_column *c) {
   ev_status status = x == NULL ? EV_ENOMEM : ev_slate_append(x, items, scores, 5, 1);
   if (status == EV_OK) status = ev_slate_mmr(x, c, 0.5f, 3);
   if (status == EV_OK) status = ev_slate_quota(x, c, 1, 3);
+  if (status == EV_OK) status = ev_slate_cap(x, "score", 1, 3);
   if (status == EV_OK) status = ev_slate_dpp(x, c, 0.5f, 0.9f, 3);
   if (status == EV_OK) status = ev_slate_calibrate(x, c, items, 5, 0.5f, 0.01f, 3);
   ev_slate_free(x);
@@ -327,6 +357,7 @@ static void re_ranking_survives_faults(void **s) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(mmr_takes_the_best_of_the_formula_at_every_place), cmocka_unit_test(a_quota_holds_and_gives_way_only_when_it_must),
+      cmocka_unit_test(a_cap_counts_the_numbers_of_a_column),
       cmocka_unit_test(dpp_takes_what_makes_the_determinant_largest), cmocka_unit_test(calibration_takes_the_best_of_the_formula_at_every_place),
       cmocka_unit_test(more_calibration_means_less_divergence), cmocka_unit_test(options_that_make_no_sense_are_refused),
       cmocka_unit_test(re_ranking_survives_faults),
