@@ -231,6 +231,7 @@ def gorse(ask, items):
     assert set(ask("get", "/api/item/{item}", 200, item="gi")["Categories"]) == {"c", "d"}
     ask("put", "/api/item/{item}/category/{category}", 404, item="no such thing", category="d")
     ask("delete", "/api/item/{item}/category/{category}", 200, item="gi", category="d")
+    ask("delete", "/api/item/{item}/category/{category}", 404, item="no such thing", category="d")
     ask("post", "/api/items", 200, body=[{"ItemId": "gj"}])
     ask("post", "/api/items", 400, raw="{}")
     ask("get", "/api/items", 200, {"n": 2})
