@@ -107,6 +107,11 @@ static void kill_condemned(team *t) {
   for (uint32_t i = 0; i < TEAM_SEATS; i++) {
     seat *s = &t->b->seats[t->index * TEAM_SEATS + i];
     if (t->pids[i] == 0 || atomic_load(&s->condemned) != 1) continue;
+    uint64_t due = atomic_load(&s->due_ns);
+    if (due == 0 || ev_now_ns() < due) { /* it came back meanwhile, and may be at the next one */
+      atomic_compare_exchange_strong(&s->condemned, &(uint32_t){1}, 0);
+      continue;
+    }
     if (starved(s, t->pids[i])) atomic_store(&s->condemned, STARVED);
     kill(t->pids[i], SIGKILL);
   }
