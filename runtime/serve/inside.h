@@ -243,11 +243,13 @@ void versions_heard(supervisor *s, member *m);       /* its report is readable *
 void versions_ended(supervisor *s, member *m, int how); /* its process has ended */
 void versions_strikes(supervisor *s);                /* quarantines what has too many */
 void versions_edited(supervisor *s);
+void versions_stop(supervisor *s);                   /* who waits for a version is told that it does not come */
 extern const char *const member_state_names[];
 member *member_in(supervisor *s, member_state state);                 /* the first one, or NULL */
 member *member_of(supervisor *s, const char *version);                /* that is loaded; version: its name, or at least 6 bytes of its beginning */
 json_t *member_describe(const member *m);
 void member_order(member *m, int n_workers);
+void member_owe(supervisor *s, member *m, json_int_t ticket); /* the answer, to who asked last; who asked before is told so */
 void member_carry_out(supervisor *s, member *m);     /* what `then` says; its workers are there */
 void member_publish(supervisor *s, member *m, const char *action, const char *reason, const json_t *evidence);
 void member_end_canary(supervisor *s, member *m, const char *reason, const json_t *evidence);
