@@ -21,6 +21,20 @@ struct dispatch {
   job *of_slot[SLOTS_MAX];
 };
 
+/* Nobody answers into it any more; false: somebody is at it just now. */
+static bool vacate(slot *s) {
+  uint32_t use, state = slot_state_of(s, &use);
+  return state != SLOT_WRITING && ((state != SLOT_RUNNING && state != SLOT_READY) || slot_move(s, use, (slot_state)state, SLOT_CLOSED));
+}
+
+static uint32_t set_free(slot *s) { /* → its next use: who is late by one changes nothing */
+  uint32_t use;
+  slot_state_of(s, &use);
+  use = (use + 1) & 0x3fffff;
+  atomic_store(&s->state, use << 3 | SLOT_FREE);
+  return use;
+}
+
 ev_status dispatch_open(dispatch **out, front *f) {
   *out = NULL;
   dispatch *d = ev_zalloc(1, sizeof *d);
@@ -28,11 +42,9 @@ ev_status dispatch_open(dispatch **out, front *f) {
   d->f = f;
   pthread_mutex_init(&d->lock, NULL);
   for (size_t i = 0; i < TEAMS_MAX; i++) d->end[i] = &d->first[i];
-  for (uint32_t i = 0; i < SLOTS_MAX; i++) { /* what an earlier front left there is nobody's: workers see another use, and drop it */
+  for (uint32_t i = 0; i < SLOTS_MAX; i++) { /* what an earlier front left there is nobody's */
     slot *s = board_slot(f->b, i);
-    uint32_t use;
-    slot_state_of(s, &use);
-    atomic_store(&s->state, ((use + 1) & 0x3fffff) << 3 | SLOT_FREE);
+    if (vacate(s)) set_free(s);
   }
   *out = d;
   return EV_OK;
@@ -46,13 +58,16 @@ void dispatch_close(dispatch *d) {
 
 /* ---- Slots ---------------------------------------------------------------------------------------------*/
 slot *dispatch_begin(http_thread *t, job *j) {
-  if (t->n_free == 0 || (j->call == NULL && t->n_lessons > SLOTS_MAX / t->f->n_threads / 4)) return NULL;
-  j->slot = t->free_slots[--t->n_free];
-  slot *s = board_slot(t->f->b, j->slot);
-  uint32_t use;
-  slot_state_of(s, &use);
-  j->use = (use + 1) & 0x3fffff;
-  atomic_store(&s->state, j->use << 3 | SLOT_FREE);
+  slot *s = NULL;
+  while (s == NULL) {
+    if (t->n_free == 0 || (j->call == NULL && t->n_lessons > SLOTS_MAX / t->f->n_threads / 4)) return NULL;
+    j->slot = t->free_slots[--t->n_free];
+    s = board_slot(t->f->b, j->slot);
+    if (vacate(s)) break;
+    t->lost[t->n_lost++] = j->slot; /* of an earlier front's worker, which writes */
+    s = NULL;
+  }
+  j->use = set_free(s);
   s->thread = (uint32_t)t->index;
   t->jobs[t->n_jobs++] = j;
   t->n_lessons += j->call == NULL;
@@ -94,9 +109,8 @@ static void give_back(http_thread *t, job *j) {
 static void find_lost(http_thread *t) {
   for (size_t i = t->n_lost; i-- > 0;) {
     slot *s = board_slot(t->f->b, t->lost[i]);
-    uint32_t use, state = slot_state_of(s, &use);
-    if (state == SLOT_WRITING || (state == SLOT_RUNNING && !slot_move(s, use, SLOT_RUNNING, SLOT_CLOSED))) continue;
-    atomic_store(&s->state, use << 3 | SLOT_FREE);
+    if (!vacate(s)) continue;
+    set_free(s);
     t->free_slots[t->n_free++] = t->lost[i];
     t->lost[i] = t->lost[--t->n_lost];
   }
