@@ -217,13 +217,16 @@ static void turn(int wait_ms) {
   reap();
   if (wait_ms == 0) return;
   atomic_store(&f.b->asleep[0], 1);
-  if (!dispatch_ready(&t)) poll(&(struct pollfd){all_bells.thread[0], POLLIN, 0}, 1, wait_ms);
+  if (!dispatch_ready(&t)) poll(&(struct pollfd){all_bells.thread[0], POLLIN, 0}, 1, t.n_jobs > 0 ? wait_ms : 0);
   atomic_store(&f.b->asleep[0], 0);
 }
 
 static bool comes_true(bool (*what)(void), int ms) {
   uint64_t until = ev_now_ns() + (uint64_t)ms * 1000000;
-  while (!what() && ev_now_ns() < until) turn(1);
+  while (!what() && ev_now_ns() < until) {
+    turn(1);
+    if (t.n_jobs == 0) usleep(200);
+  }
   return what();
 }
 
