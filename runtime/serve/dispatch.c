@@ -238,15 +238,17 @@ static void finish(http_thread *t, job *j, slot *s, const ev_answer *answer, boo
 /* The reserve's turn; false: there is none, or no time. */
 static bool again(http_thread *t, job *j, slot *s) {
   if (!has_second(t->f->b, j) || ev_now_ns() + 2000000 >= j->end_ns) return false;
-  job before = *j;
-  j->second = true;
-  if (!choose(t->f->b, j) || j->team == before.team) {
-    *j = before;
-    return false;
-  }
   pthread_mutex_lock(&t->f->dispatch->lock); /* an entry that still lies in a box is of an earlier use */
   t->f->dispatch->of_slot[j->slot] = NULL;
+  unqueue(t->f->dispatch, j); /* of the team that it waited for */
   pthread_mutex_unlock(&t->f->dispatch->lock);
+  uint32_t before = j->team;
+  j->second = true;
+  if (!choose(t->f->b, j) || j->team == before) {
+    j->team = before;
+    j->second = false;
+    return false;
+  }
   j->use = (j->use + 1) & 0x3fffff;
   j->pushed = false;
   atomic_fetch_add(&t->n.second_tries, 1);

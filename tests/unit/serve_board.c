@@ -389,6 +389,20 @@ static void a_slot_that_is_written_to_is_not_used_again(void **state) {
   settle();
 }
 
+static void what_waited_in_vain_goes_to_the_reserve_and_waits_no_more(void **state) {
+  (void)state;
+  have_a_champion_without_workers();
+  start_team(1, 2);
+  atomic_store(&f.b->reserve, 2);
+  for (int i = 0; i < 20; i++) ask(WORKS, 400);
+  settle();
+  assert_int_equal(calls.n_slates, 20);
+  start_team(0, 1); /* nothing is left in its queue */
+  for (int i = 0; i < 20; i++) ask(WORKS, 1000);
+  settle();
+  assert_int_equal(calls.n_slates, 40);
+}
+
 static void fail_after(int ms, uint32_t what) {
   ask(WORKS, DEADLINE_MS);
   slot *s = of_job(t.jobs[0]);
@@ -462,6 +476,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(what_waits_for_a_team_that_leaves_is_anothers, begin, end),
       cmocka_unit_test_setup_teardown(with_no_team_left_the_fallback_comes_at_once, begin, end),
       cmocka_unit_test_setup_teardown(a_slot_that_is_written_to_is_not_used_again, begin, end),
+      cmocka_unit_test_setup_teardown(what_waited_in_vain_goes_to_the_reserve_and_waits_no_more, begin, end),
       cmocka_unit_test_setup_teardown(what_lay_in_the_queue_for_its_time_is_no_strike, begin, end),
       cmocka_unit_test_setup_teardown(entries_of_two_dead_boxes_are_one_request, begin, end),
       cmocka_unit_test_setup_teardown(a_hand_over_is_measured, begin, end),
