@@ -21,7 +21,7 @@ def settings(name):
 
 def test_the_units_are_sound():
     if shutil.which("systemd-analyze") is None:
-        return "skipped"
+        return "skipped: no systemd-analyze here"
     with tempfile.TemporaryDirectory() as folder:
         for name in ("evection.service", "evection.socket"):
             with open(os.path.join(UNITS, name), encoding="utf-8") as f, open(os.path.join(folder, name), "w", encoding="utf-8") as g:
