@@ -247,6 +247,7 @@ static enum MHD_Result handle(http_thread *t, bool admin, struct MHD_Connection 
     if (k != NULL) k->busy = true;
     c->method = method;
     c->path = url;
+    c->started_ns = ev_now_ns(); /* its time begins when it is whole: a slow client's request would be late, and the version's fault */
     answer(c);
     if (!c->held && !c->answered) call_error(c, 500, "nobody answered");
   }
