@@ -56,7 +56,7 @@ static const ev_option options[] = {
     {EV_OPT_INT, "strikes", "N", "failures after which a version is taken out of service (default 5)"},
     {EV_OPT_INT, "heap-mb", "N", "memory that scripts of a worker may have (default 512; 0: no limit)"},
     {EV_OPT_STRING, "tokens", "FILE", "who may read, send events, administer: lines of ROLE TOKEN"},
-    {EV_OPT_REAL, "rate", "N", "requests a second of one client (default: no limit)"},
+    {EV_OPT_REAL, "rate", "X", "requests a second of one client (default: no limit)"},
     {EV_OPT_STRING, "user", "NAME", "whom the service becomes once it listens (of root only)"},
     {EV_OPT_STRING, "gate-metric", "NAME", "measure that a new version must not be worse in, such as ndcg@20 (default: it must only answer)"},
     {EV_OPT_REAL, "gate-margin", "X", "how much worse is still taken, of the champion's value (default 0.02)"},

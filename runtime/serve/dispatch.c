@@ -58,15 +58,11 @@ void dispatch_close(dispatch *d) {
 
 /* ---- Slots ---------------------------------------------------------------------------------------------*/
 slot *dispatch_begin(http_thread *t, job *j) {
-  slot *s = NULL;
-  while (s == NULL) {
-    if (t->n_free == 0 || (j->call == NULL && t->n_lessons > SLOTS_MAX / t->f->n_threads / 4)) return NULL;
-    j->slot = t->free_slots[--t->n_free];
-    s = board_slot(t->f->b, j->slot);
-    if (vacate(s)) break;
-    t->lost[t->n_lost++] = j->slot; /* of an earlier front's worker, which writes */
-    s = NULL;
-  }
+  if (j->call == NULL && t->n_lessons > SLOTS_MAX / t->f->n_threads / 4) return NULL;
+  while (t->n_free > 0 && !vacate(board_slot(t->f->b, t->free_slots[t->n_free - 1]))) t->lost[t->n_lost++] = t->free_slots[--t->n_free]; /* an earlier front's worker writes there */
+  if (t->n_free == 0) return NULL;
+  j->slot = t->free_slots[--t->n_free];
+  slot *s = board_slot(t->f->b, j->slot);
   j->use = set_free(s);
   s->thread = (uint32_t)t->index;
   t->jobs[t->n_jobs++] = j;
