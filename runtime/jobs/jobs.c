@@ -69,6 +69,7 @@ static void run_child(int fd, pid_t parent, const ev_job_limits *limits, ev_job_
     limit(RLIMIT_CPU, (uint64_t)ceil(limits->timeout_s * threads) + 1);
   }
   ev_threads_set(limits->threads > 0 ? limits->threads : 1);
+  if (limits->confine_to != NULL) ev_confine(EV_CONFINE_EVALUATE, limits->confine_to, NULL); /* where it cannot be, the limits have to do */
   ev_buf out = {0};
   ev_status status = run(ctx, job, &out);
   if (status != EV_OK) {
