@@ -175,8 +175,19 @@ static bool bind_files(ev_confine_kind kind, const char *writable) {
   return ok;
 }
 
+/* Limits are the poorest fence, but stand where nothing else does. */
+static void limit_all(void) {
+  static const struct rlimit none = {0, 0};
+  setrlimit(RLIMIT_NOFILE, &none); /* no number for a new descriptor */
+  setrlimit(RLIMIT_NPROC, &none);
+  setrlimit(RLIMIT_CORE, &none);
+  setrlimit(RLIMIT_MSGQUEUE, &none);
+  prctl(PR_SET_DUMPABLE, 0); /* nor a core into a pipe, which the limit does not stop */
+}
+
 ev_status ev_confine(ev_confine_kind kind, const char *writable, unsigned *held) {
-  unsigned on = bind_files(kind, writable) ? EV_CONFINED_FILES : 0; /* first: the filter lets nobody ask for it */
+  unsigned on = bind_files(kind, writable) ? EV_CONFINED_FILES : 0; /* in this order: each lets nobody ask for the ones before */
+  if (kind == EV_CONFINE_SERVE) limit_all();
   ev_status status = filter_calls(kind);
   if (status == EV_OK) on |= EV_CONFINED_CALLS;
   if (held != NULL) *held = on;
@@ -204,10 +215,4 @@ void ev_confine_descriptors(const int *keep, size_t n_keep) {
     if (next < 0) break;
     from = next + 1;
   }
-  static const struct rlimit none = {0, 0};
-  setrlimit(RLIMIT_NOFILE, &none);
-  setrlimit(RLIMIT_NPROC, &none);
-  setrlimit(RLIMIT_CORE, &none);
-  setrlimit(RLIMIT_MSGQUEUE, &none);
-  prctl(PR_SET_DUMPABLE, 0); /* nor a core into a pipe, which the limit does not stop */
 }

@@ -43,7 +43,8 @@ ev_status ev_jobs_bind(ev_host *h);
  * Landlock. Both last for its life, and hold for all that it forks. docs/reference/isolation.md lists the calls.
  *
  *   SERVE     a script worker: memory, clocks, its timer, futexes, reading and writing of descriptors that are open. No file, no
- *             process, no thread, no descriptor of any kind is ever opened.
+ *             process, no thread, no descriptor of any kind is ever opened; by limits (no descriptor, no core; no process, unless it
+ *             is root's), too, which hold where there is no filter.
  *   EVALUATE  an evaluation, a fit: also threads, reading files, writing below one folder.
  *   LOAD      a version's team, which maps and warms it and forks the workers: also processes, and signals to them.
  *
@@ -58,8 +59,7 @@ typedef enum ev_confine_kind { EV_CONFINE_SERVE, EV_CONFINE_EVALUATE, EV_CONFINE
  * EV_OK: the filter is on, with Landlock or without. EV_EIO: this machine (a container, as a rule) lets nobody set a filter: the
  * process goes on without. */
 ev_status ev_confine(ev_confine_kind kind, const char *writable, unsigned *held);
-/* Closes every descriptor but 2 and those of keep; 0 and 1 become /dev/null. No descriptor can be opened from then on, no core is
- * dumped, no process forked (the latter not for root): limits, which also hold where there is no filter. */
+/* Closes every descriptor but 2 and those of keep; 0 and 1 become /dev/null. Before ev_confine. */
 void ev_confine_descriptors(const int *keep, size_t n_keep);
 
 #endif
