@@ -168,7 +168,6 @@ static bool bind_files(ev_confine_kind kind, const char *writable) {
   if (kind != EV_CONFINE_SERVE) {
     if (writable != NULL) ok = allow_path(ruleset, writable, changes & ~(uint64_t)FS_MAKE_ODD);
     allow_path(ruleset, "/dev/null", FS_WRITE_FILE);
-    if (kind == EV_CONFINE_LOAD) allow_path(ruleset, "/proc", FS_WRITE_FILE); /* a worker's oom_score_adj; others' memory is not reached from inside a domain */
   }
   ok = ok && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && syscall(RESTRICT_SELF, ruleset, 0) == 0;
   close(ruleset);

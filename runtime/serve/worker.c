@@ -34,7 +34,7 @@ void process_begin(const char *name, pid_t parent, bool ignore_interrupts) {
   sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* A script that allocates without end gets errors, and the kernel, if it must end somebody, ends a worker. */
+/* A script that allocates without end gets errors. */
 static void bound(void) {
   unsigned long pages[6] = {0};
   FILE *f = fopen("/proc/self/statm", "r");
@@ -43,11 +43,6 @@ static void bound(void) {
       rlim_t most = (rlim_t)pages[5] * (rlim_t)sysconf(_SC_PAGESIZE) + SPARE_BYTES + ((rlim_t)1 << 30);
       setrlimit(RLIMIT_DATA, &(struct rlimit){most, most});
     }
-    fclose(f);
-  }
-  f = fopen("/proc/self/oom_score_adj", "w");
-  if (f != NULL) {
-    fputs("500", f);
     fclose(f);
   }
 }

@@ -52,6 +52,8 @@ def test_what_runs_scripts_is_under_filters_and_holds_nothing_open():
                 assert status["Seccomp"] == "2" and status["NoNewPrivs"] == "1", status
                 assert int(status["Seccomp_filters"]) == 2, "its own, and its team's"
                 assert limits["Max open files"] == "0" and limits["Max core file size"] == "0" and limits["Max processes"] == "0", limits
+                with open(f"/proc/{pid}/oom_score_adj", encoding="ascii") as f:
+                    assert int(f.read()) == 500, "it goes before the front does"
                 assert files[0] == files[1] == "/dev/null" and 2 in files, files
                 assert all(path == "anon_inode:[eventfd]" for fd, path in files.items() if fd > 2) and len(files) == 3 + 16, files
             team = status_of(s.pids("ev-team")[0])

@@ -29,7 +29,7 @@ function escape.work(n)
     sum = sum + i % 7
     list[i % 1000 + 1] = ("%d"):format(i)
   end
-  return sum
+  return #list <= 1000 and sum
 end
 
 return escape
