@@ -405,7 +405,6 @@ ev_status front_run(front *f, sockets *s); /* the front's process, until the boa
 typedef struct served served;
 typedef struct wanted {
   char user[USER_MAX + 1];         /* "": a session without one */
-  uint32_t recent[HISTORY_MAX];    /* items of the session, oldest first, behind those of the user */
   size_t n_recent, n;
   char *where;                     /* owned; NULL: none */
   uint32_t *excluded;              /* owned; items that are not to come */
@@ -414,6 +413,7 @@ typedef struct wanted {
   bool explain;
   size_t offset;                   /* places to leave out at the top */
   void (*form)(call *c, const struct wanted *w, const served *s);
+  uint32_t recent[HISTORY_MAX];    /* (n_recent) items of the session, oldest first, behind those of the user. Last: it is copied no further than it is filled */
 } wanted;
 struct served {
   const char *version;             /* "" with the fallback when none is live */
@@ -461,6 +461,7 @@ typedef struct job {
   call *call;                      /* NULL: a lesson */
   wanted *w;
   uint32_t slot, use, team;
+  char version[65];                /* of the team, whatever that is by the time it is answered */
   uint32_t mask;                   /* that is to be released */
   past past;
   bool challenger, second;         /* second: this is the reserve's try */
