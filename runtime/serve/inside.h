@@ -80,6 +80,7 @@ typedef struct seat { /* of a worker; team t has seats t * TEAM_SEATS … */
   _Atomic int32_t pid;
   _Atomic uint32_t condemned;  /* the front wants it killed */
   _Atomic uint32_t asleep;
+  _Atomic uint32_t confined;   /* ev_confine succeeded */
   _Atomic uint64_t due_ns;     /* at work, and to be killed when this is over; 0: idle */
   _Atomic uint64_t begun_ns, begun_cpu_ns; /* of what it is at: now, and its processor time then */
   _Atomic uint64_t box;        /* low half: tail, its top bit: closed; high half: head */
@@ -91,6 +92,7 @@ typedef struct team_board {
   _Atomic uint32_t state;
   _Atomic uint32_t strikes;    /* deaths, deadlines, errors, corrupt slates since it came */
   _Atomic uint32_t used;       /* counts the versions that had this place */
+  _Atomic uint32_t learnt;     /* a worker has taught its agents something since the last snapshot */
   char version[65];
   char recalls[32][48];        /* name of the recall behind each source bit */
 } team_board;
@@ -101,6 +103,7 @@ typedef struct board {
   _Atomic uint32_t stopping, strikes_max;
   _Atomic uint32_t asleep[THREADS_MAX];           /* front threads that want to be rung */
   _Atomic uint64_t reloads, failed_reloads, quarantined, deaths, takeovers, takeover_ns_max, since_ms, late;
+  _Atomic uint32_t told_unconfined;               /* who could not be confined has said so */
   char error[1024];                               /* why the last edit was not taken; "" */
   _Atomic uint32_t error_lock;
   uint32_t n_items, n_mask_words;
@@ -111,6 +114,7 @@ typedef struct board {
 ev_status board_new(board **out, size_t n_items);    /* shared memory; n_items: of the snapshot */
 void board_free(board *b);
 slot *board_slot(board *b, uint32_t i);
+size_t board_confined(const board *b, size_t *n_workers); /* workers under a system-call filter, of those that are there */
 uint64_t *board_mask(board *b, uint32_t i);          /* (n_mask_words); bit = item that is left out. Mask 0: items deleted or hidden */
 void board_set_error(board *b, const char *why);
 void board_error(board *b, char out[1024]);
