@@ -6,7 +6,8 @@
  *   worker.c      a script worker: takes from its box, answers into the slot
  *   scribe.c      the ledger's writer, a process of its own, and the rings that lead to it
  *   front.c       HTTP threads; dispatch.c hands over; recommend.c, events.c, api_*.c are what the routes do
- *   users.c       what users had; catalog.c items and users as they are now; canary.c what a challenger is worth
+ *   users.c       what users had; catalog.c items and users as they are now; arrivals.c the latest new ones
+ *   canary.c      what a challenger is worth; lately.c who proposed what in the latest slates
  *
  * Processes: supervisor → front, scribe, teams; team → workers. Only workers and teams run Lua. Each dies with its parent. */
 #ifndef EV_SERVE_INSIDE_H
@@ -339,6 +340,19 @@ json_t *canary_status(const canary *c);  /* for /canary, the CLI and as evidence
 ev_status canary_save(const canary *c, const char *path);  /* whole or not at all; any thread, nobody waits for the disk */
 ev_status canary_load(canary **out, const char *path);     /* EV_ECORRUPT, EV_ENOTFOUND */
 
+/* ---- Lately --------------------------------------------------------------------------------------------------
+ * While a canary runs, the latest LATELY_SLATES slates, or as many of them as have LATELY_ITEMS items: which agents proposed what. Any thread. */
+#define LATELY_SLATES 65536
+#define LATELY_ITEMS (1u << 20)
+typedef struct lately lately;
+lately *lately_new(void); /* 12 MB, touched as it fills; NULL: out of memory */
+void lately_free(lately *s);
+/* A slate that was logged as `impression`; recalls as in team_board, copied; NULL: popular items, from nobody. */
+void lately_add(lately *s, const char *impression, const char (*recalls)[48], const ev_answer *answer);
+/* The agents that proposed the item in that slate: how many ("fallback" where nobody chose). 0: the slate or the item in it is not known.
+ * The names hold as long as s. impression may be NULL. */
+size_t lately_agents(lately *s, const char *impression, uint32_t item, const char *out[32]);
+
 /* ---- HTTP ---------------------------------------------------------------------------------------------------
  * A call is one request being answered, on the thread that has it. A handler answers at once, or holds it and answers later. */
 typedef enum role { ROLE_NONE, ROLE_READ, ROLE_FEEDBACK, ROLE_ADMIN } role; /* each may do what those before it may */
@@ -384,6 +398,7 @@ struct front {
   guard *guard;
   dispatch *dispatch;
   canary *canary;                  /* under canary_lock; NULL: none runs */
+  lately *lately;                  /* likewise; NULL also when there was no memory */
   pthread_rwlock_t canary_lock;
   int control;                     /* socket to the supervisor */
   size_t n_threads;
