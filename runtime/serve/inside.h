@@ -93,6 +93,15 @@ typedef struct team_board {
   char recalls[32][48];        /* name of the recall behind each source bit */
 } team_board;
 
+/* Items that the snapshot has not and that were put lately: written by the front's catalog, read by workers (arrivals.c). */
+#define ARRIVALS_MAX EV_ARRIVALS_MAX
+typedef struct arrivals_board {
+  _Atomic uint64_t sequence;   /* odd: it is being written */
+  _Atomic uint32_t n;
+  _Atomic uint32_t item[ARRIVALS_MAX];
+  _Atomic int64_t time_ms[ARRIVALS_MAX];
+} arrivals_board;
+
 typedef struct board {
   _Atomic uint32_t champion, challenger, reserve; /* team + 1; 0: none. Set by the supervisor */
   _Atomic uint64_t share_bits, salt;              /* of users for the challenger: a double's bits; and what chooses them */
@@ -104,6 +113,7 @@ typedef struct board {
   uint32_t n_items, n_mask_words;
   team_board teams[TEAMS_MAX];
   seat seats[SEATS_MAX];
+  arrivals_board arrivals;
 } board;
 
 ev_status board_new(board **out, size_t n_items);    /* shared memory; n_items: of the snapshot */
@@ -122,6 +132,17 @@ void box_wake(board *b, uint32_t at);                /* it looks whether its tea
 size_t box_waiting(const board *b, uint32_t at);     /* entries, the one at work included */
 bool box_push(board *b, uint32_t at, uint32_t slot_index, uint32_t use); /* false: full or closed */
 size_t box_salvage(board *b, uint32_t at, uint32_t entries[BOX_DEPTH]);  /* of a dead worker: what lay in its box (slot | use << 10), the one at work first; the seat is free then */
+
+/* ---- Arrivals ------------------------------------------------------------------------------------------------
+ * The youngest ARRIVALS_MAX of them, the youngest first. */
+typedef struct arrival {
+  uint32_t item;               /* its index, behind the snapshot's */
+  int64_t time_ms;             /* when it was put */
+} arrival;
+void arrivals_put(board *b, const arrival *list, size_t n);     /* one writer at a time */
+size_t arrivals_get(const board *b, arrival out[ARRIVALS_MAX]); /* any process, without a lock: how many. 0 also while they are being written without end */
+size_t arrivals_insert(arrival *list, size_t n, arrival x);     /* into an ordered list (ARRIVALS_MAX), in place of an entry of its own: how many there are then */
+size_t arrivals_remove(arrival *list, size_t n, uint32_t item);
 
 /* ---- Bells --------------------------------------------------------------------------------------------------
  * Event descriptors made before anything is forked, so that every process has all of them. */
