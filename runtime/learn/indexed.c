@@ -18,6 +18,7 @@
 #define DIMS_MAX 4096
 #define TOLERANCE 1e-5 /* relative, of the residual in the preconditioner's norm */
 #define WALK 8         /* a walk is taken where it keeps fewer than one in so many items: beyond, the index decides */
+#define SIEVE 4096     /* bits; a multiple of 64 */
 #define BLOCK 256      /* rows gathered at once, where the steps did not end */
 
 /* ---- Fit -----------------------------------------------------------------------------------------------*/
@@ -293,8 +294,10 @@ static ev_status search_one(const asking *a, size_t i, const float *q, const uin
   unsigned effort = a->effort > 0 ? a->effort : ev_index_opts(x->index)->effort;
   ev_search s = {.k = want, .effort = effort, .walk = WALK * (effort > want ? effort : want) < x->n_items};
   ev_status status = found == NULL || found_scores == NULL ? EV_ENOMEM : ev_index_search(x->index, q, 1, &s, found, found_scores);
+  uint64_t maybe[SIEVE / 64] = {0}; /* a bit is set where an item with that remainder was seen: most found ones need no search */
+  for (size_t h = 0; h < n_seen; h++) maybe[seen[h] % SIEVE / 64] |= (uint64_t)1 << seen[h] % 64;
   for (size_t f = 0; f < want && used < a->k && status == EV_OK && found[f] != EV_NONE; f++) {
-    if (n_seen > 0 && ev_sorted_has(seen, n_seen, found[f])) continue;
+    if ((maybe[found[f] % SIEVE / 64] >> found[f] % 64 & 1) != 0 && ev_sorted_has(seen, n_seen, found[f])) continue;
     ids[used] = found[f];
     scores[used++] = found_scores[f];
   }
@@ -354,8 +357,9 @@ static ev_status recall(const ev_model *m, const ev_requests *r, size_t k, uint3
 
 static ev_status score(const ev_model *m, const ev_requests *r, const uint32_t *items, size_t n, float *out) {
   const indexed *x = m->state;
-  float *room = ev_alloc(5, x->d * sizeof *room), *q = room + 4 * x->d;
+  float *room = ev_alloc(5, x->d * sizeof *room);
   if (room == NULL) return EV_ENOMEM;
+  float *q = room + 4 * x->d;
   bool known;
   ev_status status = query_of(q, &known, x, r, 0, room);
   if (status == EV_OK && known) ev_dots_at(out, q, x->item, items, EV_FORM_F32, x->stride, n, x->d);

@@ -62,7 +62,7 @@ void versions_pending(supervisor *s) {
 static void stage_or(supervisor *s, const char *version, const char *then, json_t *command, json_int_t ticket, const char *reason) {
   member *m = member_of(s, version);
   if (m != NULL && m->state != MEMBER_CHAMPION && !version_quarantined(s, m->version)) {
-    m->ticket = ticket;
+    member_owe(s, m, ticket);
     snprintf(m->then, sizeof m->then, "%s", then);
     snprintf(m->reason, sizeof m->reason, "%s", reason);
     snprintf(m->action, sizeof m->action, "%s", strcmp(reason, "rolled back") == 0 ? "rollback" : "promote");
@@ -97,7 +97,6 @@ static void verdict(supervisor *s, const json_t *command) { /* of the canary's o
   if (m == NULL || action == NULL || version == NULL || strcmp(version, m->version) != 0) return;
   if (strcmp(action, "promote") == 0) {
     if (!m->ordered) return;
-    member_order(m, s->o->workers); /* more of them come while the first ones serve */
     member_publish(s, m, "promote", why != NULL ? why : "the canary", json_object_get(command, "evidence"));
   } else {
     member_end_canary(s, m, why != NULL ? why : "the canary", json_object_get(command, "evidence"));

@@ -29,6 +29,10 @@ static ev_status say(const front *f, json_t *message) { /* takes it */
   char *text = message != NULL ? json_dumps(message, JSON_COMPACT) : NULL;
   json_decref(message);
   if (text == NULL) return ev_fail(EV_ENOMEM, "out of memory");
+  if (strlen(text) >= MESSAGE_MAX) { /* it would come in part, and be answered by nobody */
+    free(text);
+    return ev_fail(EV_ELIMIT, "the command is too long");
+  }
   ssize_t n = send(f->control, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT);
   free(text);
   return n >= 0 ? EV_OK : ev_fail_errno("the supervisor does not listen");
@@ -56,6 +60,7 @@ ev_status control_ask(call *c, json_t *command) {
     return EV_ENOMEM;
   }
   pthread_mutex_lock(&lock);
+  if (tickets == 0) tickets = (json_int_t)ev_wall_ms() << 16; /* never again one that a front before had: its answer may still come */
   *a = (asked){.c = c, .ticket = ++tickets, .next = waiting};
   waiting = a;
   json_object_set_new(command, "ticket", json_integer(a->ticket));

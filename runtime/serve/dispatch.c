@@ -11,6 +11,7 @@
 #define STEAL_NS 2000000u   /* a request that waits in a box for so long is offered to an idle worker */
 #define TICK_MS 2           /* while something is on the board */
 #define LESSON_DEADLINES 5
+#define WRITES_NS 50000000u    /* for an answer that is being written when its time is over */
 #define FORGIVE_NS 10000000000u
 
 struct dispatch {
@@ -20,6 +21,20 @@ struct dispatch {
   job *of_slot[SLOTS_MAX];
 };
 
+/* Nobody answers into it any more; false: somebody is at it just now. */
+static bool vacate(slot *s) {
+  uint32_t use, state = slot_state_of(s, &use);
+  return state != SLOT_WRITING && ((state != SLOT_RUNNING && state != SLOT_READY) || slot_move(s, use, (slot_state)state, SLOT_CLOSED));
+}
+
+static uint32_t set_free(slot *s) { /* → its next use: who is late by one changes nothing */
+  uint32_t use;
+  slot_state_of(s, &use);
+  use = (use + 1) & 0x3fffff;
+  atomic_store(&s->state, use << 3 | SLOT_FREE);
+  return use;
+}
+
 ev_status dispatch_open(dispatch **out, front *f) {
   *out = NULL;
   dispatch *d = ev_zalloc(1, sizeof *d);
@@ -27,11 +42,9 @@ ev_status dispatch_open(dispatch **out, front *f) {
   d->f = f;
   pthread_mutex_init(&d->lock, NULL);
   for (size_t i = 0; i < TEAMS_MAX; i++) d->end[i] = &d->first[i];
-  for (uint32_t i = 0; i < SLOTS_MAX; i++) { /* what an earlier front left there is nobody's: workers see another use, and drop it */
+  for (uint32_t i = 0; i < SLOTS_MAX; i++) { /* what an earlier front left there is nobody's */
     slot *s = board_slot(f->b, i);
-    uint32_t use;
-    slot_state_of(s, &use);
-    atomic_store(&s->state, ((use + 1) & 0x3fffff) << 3 | SLOT_FREE);
+    if (vacate(s)) set_free(s);
   }
   *out = d;
   return EV_OK;
@@ -45,17 +58,31 @@ void dispatch_close(dispatch *d) {
 
 /* ---- Slots ---------------------------------------------------------------------------------------------*/
 slot *dispatch_begin(http_thread *t, job *j) {
-  if (t->n_free == 0 || (j->call == NULL && t->n_lessons > SLOTS_MAX / t->f->n_threads / 4)) return NULL;
-  j->slot = t->free_slots[--t->n_free];
-  slot *s = board_slot(t->f->b, j->slot);
-  uint32_t use;
-  slot_state_of(s, &use);
-  j->use = (use + 1) & 0x3fffff;
-  atomic_store(&s->state, j->use << 3 | SLOT_FREE);
+  slot *s = NULL;
+  while (s == NULL) {
+    if (t->n_free == 0 || (j->call == NULL && t->n_lessons > SLOTS_MAX / t->f->n_threads / 4)) return NULL;
+    j->slot = t->free_slots[--t->n_free];
+    s = board_slot(t->f->b, j->slot);
+    if (vacate(s)) break;
+    t->lost[t->n_lost++] = j->slot; /* of an earlier front's worker, which writes */
+    s = NULL;
+  }
+  j->use = set_free(s);
   s->thread = (uint32_t)t->index;
   t->jobs[t->n_jobs++] = j;
   t->n_lessons += j->call == NULL;
   return s;
+}
+
+static void unqueue(dispatch *d, job *j) { /* with the lock held */
+  for (job **at = &d->first[j->team]; *at != NULL && j->queued; at = &(*at)->next)
+    if (*at == j) {
+      *at = j->next;
+      if (*at == NULL) d->end[j->team] = at;
+      break;
+    }
+  j->queued = false;
+  j->next = NULL;
 }
 
 static void give_back(http_thread *t, job *j) {
@@ -63,21 +90,30 @@ static void give_back(http_thread *t, job *j) {
   slot *s = board_slot(t->f->b, j->slot);
   pthread_mutex_lock(&d->lock);
   d->of_slot[j->slot] = NULL;
-  for (job **at = &d->first[j->team]; *at != NULL && !j->pushed; at = &(*at)->next)
-    if (*at == j) {
-      *at = j->next;
-      if (*at == NULL) d->end[j->team] = at;
-      break;
-    }
+  unqueue(d, j);
   pthread_mutex_unlock(&d->lock);
-  atomic_store(&s->state, j->use << 3 | SLOT_FREE);
-  t->free_slots[t->n_free++] = j->slot;
+  if (slot_state_of(s, NULL) == SLOT_WRITING) { /* somebody may still do so: nobody's until he is through, or dead */
+    t->lost[t->n_lost++] = j->slot;
+  } else {
+    atomic_store(&s->state, j->use << 3 | SLOT_FREE);
+    t->free_slots[t->n_free++] = j->slot;
+  }
   t->n_lessons -= j->call == NULL;
   for (size_t i = 0; i < t->n_jobs; i++)
     if (t->jobs[i] == j) {
       t->jobs[i] = t->jobs[--t->n_jobs];
       break;
     }
+}
+
+static void find_lost(http_thread *t) {
+  for (size_t i = t->n_lost; i-- > 0;) {
+    slot *s = board_slot(t->f->b, t->lost[i]);
+    if (!vacate(s)) continue;
+    set_free(s);
+    t->free_slots[t->n_free++] = t->lost[i];
+    t->lost[i] = t->lost[--t->n_lost];
+  }
 }
 
 bool dispatch_ready(const http_thread *t) {
@@ -115,15 +151,14 @@ static void pump(dispatch *d, uint32_t team) {
   while (d->first[team] != NULL) {
     job *j = d->first[team];
     if (!push(d, j)) return;
-    d->first[team] = j->next;
-    if (d->first[team] == NULL) d->end[team] = &d->first[team];
-    j->next = NULL;
+    unqueue(d, j);
   }
 }
 
 static void put(dispatch *d, job *j) { /* in a box, or in the queue before them */
-  if (d->first[j->team] == NULL && push(d, j)) return;
+  if (j->queued || (d->first[j->team] == NULL && push(d, j))) return; /* queued: it lay in the boxes of two that died */
   j->pushed = false;
+  j->queued = true;
   j->next = NULL;
   *d->end[j->team] = j;
   d->end[j->team] = &j->next;
@@ -161,6 +196,8 @@ static void set_times(const front *f, job *j, slot *s) {
     s->deadline_ns = j->end_ns - all / 10;
   }
   s->kill_ns = j->due_ns;
+  s->least_ns = j->due_ns > j->begun_ns ? (j->due_ns - j->begun_ns) / 2 : 0;
+  s->taken_ns = 0;
 }
 
 static void send_slot(http_thread *t, job *j, slot *s) {
@@ -187,7 +224,8 @@ void dispatch_send(http_thread *t, job *j) {
 }
 
 /* ---- What comes back -----------------------------------------------------------------------------------*/
-static void strike(const front *f, const job *j) {
+static void strike(const front *f, const job *j, const slot *s) {
+  if (s->taken_ns + s->least_ns > j->due_ns) return; /* it lay in a queue for most of its time */
   uint32_t n = atomic_fetch_add(&f->b->teams[j->team].strikes, 1) + 1;
   if (n >= atomic_load(&f->b->strikes_max)) bell_ring(f->bells->supervisor);
 }
@@ -200,15 +238,17 @@ static void finish(http_thread *t, job *j, slot *s, const ev_answer *answer, boo
 /* The reserve's turn; false: there is none, or no time. */
 static bool again(http_thread *t, job *j, slot *s) {
   if (!has_second(t->f->b, j) || ev_now_ns() + 2000000 >= j->end_ns) return false;
-  job before = *j;
-  j->second = true;
-  if (!choose(t->f->b, j) || j->team == before.team) {
-    *j = before;
-    return false;
-  }
   pthread_mutex_lock(&t->f->dispatch->lock); /* an entry that still lies in a box is of an earlier use */
   t->f->dispatch->of_slot[j->slot] = NULL;
+  unqueue(t->f->dispatch, j); /* of the team that it waited for */
   pthread_mutex_unlock(&t->f->dispatch->lock);
+  uint32_t before = j->team;
+  j->second = true;
+  if (!choose(t->f->b, j) || j->team == before) {
+    j->team = before;
+    j->second = false;
+    return false;
+  }
   j->use = (j->use + 1) & 0x3fffff;
   j->pushed = false;
   atomic_fetch_add(&t->n.second_tries, 1);
@@ -217,30 +257,46 @@ static bool again(http_thread *t, job *j, slot *s) {
 }
 
 static void done(http_thread *t, job *j, slot *s) {
-  if (j->call == NULL && s->failed != FAILED_NOT) ev_log(EV_LOG_ERROR, "version %.12s: %s", t->f->b->teams[j->team].version, s->text);
+  if (j->call == NULL && s->failed != FAILED_NOT) ev_log(EV_LOG_ERROR, "version %.12s: %.1000s", t->f->b->teams[j->team].version, s->text);
   if (s->failed == FAILED_NOT) {
-    if (j->call != NULL && s->answer.degraded != 0) strike(t->f, j); /* a node was left out */
+    if (j->call != NULL && s->answer.degraded != 0) strike(t->f, j, s); /* a node was left out */
     finish(t, j, s, &s->answer, j->second || s->answer.degraded != 0);
     return;
   }
   if (s->failed != FAILED_DEAD) { /* a death is a strike only if the team says so */
-    ev_log(EV_LOG_ERROR, "version %.12s: %s", t->f->b->teams[j->team].version, s->text);
-    strike(t->f, j);
+    ev_log(EV_LOG_ERROR, "version %.12s: %.1000s", t->f->b->teams[j->team].version, s->text);
+    strike(t->f, j, s);
   }
   if (j->call != NULL && again(t, j, s)) return;
   finish(t, j, s, j->call != NULL && s->failed != FAILED_CORRUPT && s->answer.n > 0 ? &s->answer : NULL, true);
 }
 
-static void over(http_thread *t, job *j, slot *s) {
+static void over(http_thread *t, job *j, slot *s, uint64_t now) {
   bool ran = slot_move(s, j->use, SLOT_RUNNING, SLOT_CLOSED), waited = !ran && slot_move(s, j->use, SLOT_READY, SLOT_CLOSED);
   if (!ran && !waited) {
-    if (!slot_move(s, j->use, SLOT_WRITING, SLOT_CLOSED)) return; /* it has just been answered */
-    s->answer.n = 0;
+    if (now < j->due_ns + WRITES_NS || slot_state_of(s, NULL) != SLOT_WRITING) return; /* it has just been answered, or is about to be */
+    atomic_fetch_add(&t->f->b->late, 1);
+    finish(t, j, s, NULL, true);
+    return;
   }
   atomic_fetch_add(&t->f->b->late, 1);
   bool interim = s->answer.n > 0 && !waited;
   if (j->call != NULL && !interim && again(t, j, s)) return;
   finish(t, j, s, interim ? &s->answer : NULL, true);
+}
+
+/* Its team leaves, or died: what is still in the queue is another's. What is in a box is done, or comes back with a death. */
+static void move(http_thread *t, job *j, slot *s) {
+  dispatch *d = t->f->dispatch;
+  bool nobody = false;
+  pthread_mutex_lock(&d->lock);
+  if (j->queued) {
+    unqueue(d, j);
+    if (choose(t->f->b, j)) put(d, j);
+    else nobody = slot_move(s, j->use, SLOT_READY, SLOT_CLOSED); /* else a box that was left had it, too, and it has begun */
+  }
+  pthread_mutex_unlock(&d->lock);
+  if (nobody) finish(t, j, s, NULL, true);
 }
 
 static void forgive(const dispatch *d, uint64_t now) { /* a strike is forgotten after a while: what fails once a minute is no bad version */
@@ -265,7 +321,7 @@ static void look_after(http_thread *t) { /* one thread does: workers that hang, 
     uint32_t state = atomic_load_explicit(&s->state, memory_order_acquire);
     if (state == SEAT_FREE) continue;
     uint64_t due = atomic_load(&s->due_ns);
-    if (state == SEAT_READY && due != 0 && now >= due && atomic_exchange(&s->condemned, 1) == 0) bell_ring(t->f->bells->team[i / TEAM_SEATS]);
+    if (state == SEAT_READY && due != 0 && now >= due && atomic_compare_exchange_strong(&s->condemned, &(uint32_t){0}, 1)) bell_ring(t->f->bells->team[i / TEAM_SEATS]);
     if (state != SEAT_DEAD) continue;
     uint32_t entries[BOX_DEPTH];
     pthread_mutex_lock(&d->lock);
@@ -274,7 +330,10 @@ static void look_after(http_thread *t) { /* one thread does: workers that hang, 
       uint32_t at = entries[k] & (SLOTS_MAX - 1), use = entries[k] >> 10;
       slot *lost = board_slot(b, at);
       job *j = d->of_slot[at];
-      if (j == NULL || j->use != use) continue;
+      if (j == NULL || j->use != use) {
+        slot_move(lost, use, SLOT_WRITING, SLOT_CLOSED); /* answered without it: its thread finds it now */
+        continue;
+      }
       if (slot_move(lost, use, SLOT_WRITING, SLOT_CLOSED)) lost->answer.n = 0; /* it may be half a one */
       else if (!slot_move(lost, use, SLOT_RUNNING, SLOT_CLOSED)) {
         if (slot_state_of(lost, NULL) == SLOT_READY) put(d, j); /* not begun: another's */
@@ -300,12 +359,14 @@ void dispatch_collect(http_thread *t) {
   dispatch *d = t->f->dispatch;
   if (t->index == 0) look_after(t);
   uint64_t now = ev_now_ns();
+  find_lost(t);
   for (size_t i = t->n_jobs; i-- > 0;) { /* backwards: a job that ends is replaced by the last */
     if (i >= t->n_jobs) continue;
     job *j = t->jobs[i];
     slot *s = board_slot(t->f->b, j->slot);
     if (slot_state_of(s, NULL) == SLOT_DONE) done(t, j, s);
-    else if (now >= j->due_ns) over(t, j, s);
+    else if (now >= j->due_ns) over(t, j, s, now);
+    else if (!can_serve(t->f->b, j->team + 1)) move(t, j, s);
   }
   pthread_mutex_lock(&d->lock);
   for (uint32_t team = 0; team < TEAMS_MAX; team++)

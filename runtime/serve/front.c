@@ -25,6 +25,7 @@
 #define CONNECTIONS_MAX 4096u
 #define PER_CLIENT_MAX 4000u
 #define ATTACH_MS 5000
+#define CONNECTION_BYTES 36864 /* for a request's head; above 32 KiB the library maps it, and gives all of it back */
 
 typedef struct connection { /* of a thread's list: those that drip are closed */
   struct MHD_Connection *c;
@@ -246,6 +247,7 @@ static enum MHD_Result handle(http_thread *t, bool admin, struct MHD_Connection 
     if (k != NULL) k->busy = true;
     c->method = method;
     c->path = url;
+    c->started_ns = ev_now_ns(); /* its time begins when it is whole: a slow client's request would be late, and the version's fault */
     answer(c);
     if (!c->held && !c->answered) call_error(c, 500, "nobody answered");
   }
@@ -320,7 +322,7 @@ static ev_status listen_on(http_thread *t, int fd, bool admin) {
   struct MHD_Daemon *d = MHD_start_daemon(
       MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, admin ? handle_admin : handle_http, t, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, completed, t,
       MHD_OPTION_NOTIFY_CONNECTION, connected, t, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_S, MHD_OPTION_CONNECTION_LIMIT, most, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
-      admin ? 0u : PER_CLIENT_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)32768, MHD_OPTION_UNESCAPE_CALLBACK, decode, NULL, MHD_OPTION_END);
+      admin ? 0u : PER_CLIENT_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_UNESCAPE_CALLBACK, decode, NULL, MHD_OPTION_END);
   if (d == NULL) return ev_fail(EV_EIO, "cannot start the HTTP server");
   t->daemons[t->n_daemons++] = d;
   const union MHD_DaemonInfo *info = MHD_get_daemon_info(d, MHD_DAEMON_INFO_EPOLL_FD);

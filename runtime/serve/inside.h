@@ -35,7 +35,8 @@
  *
  * A slot holds one request. FREE → READY (front: it lies in a box) → RUNNING (worker) ⇄ WRITING (worker: the answer changes)
  * → DONE (worker). The front closes a READY or RUNNING slot when its time is over; a worker that finds it closed leaves it alone,
- * so an answer that the front reads never changes under it. The state carries the number of the slot's use, so that a worker
+ * so an answer that the front reads never changes under it. One that is WRITING is left until it is not: a worker that lost its
+ * processor there would go on in the next request's answer. The state carries the number of the slot's use, so that a worker
  * that is late by a whole use changes nothing either.
  *
  * A box is a ring of slots that one worker takes from: head and tail are one word, so that a worker can close an empty one. */
@@ -59,6 +60,7 @@ typedef struct slot {
   /* ASK_SLATE */
   uint32_t user, n, n_history, n_seen, mask, explain; /* user: the snapshot's, or EV_NONE. mask: of MASKS_MAX; EV_NONE: none */
   uint64_t deadline_ns, kill_ns; /* for the script; for the worker, if that did not help */
+  uint64_t least_ns;           /* that a worker has from when it takes it, however long it lay: its kill is put off */
   uint32_t n_lessons;          /* ASK_LEARN */
   union {
     struct {
@@ -67,6 +69,7 @@ typedef struct slot {
     ev_lesson lessons[SLOT_LESSONS];
   };
   /* what came of it */
+  uint64_t taken_ns;           /* when a worker took it */
   uint32_t failed, text_len;   /* slot_failure; text is the error, or what explain asked for */
   ev_answer answer;            /* in between: the best so far */
   char text[TEXT_BYTES];
@@ -262,11 +265,13 @@ void versions_heard(supervisor *s, member *m);       /* its report is readable *
 void versions_ended(supervisor *s, member *m, int how); /* its process has ended */
 void versions_strikes(supervisor *s);                /* quarantines what has too many */
 void versions_edited(supervisor *s);
+void versions_stop(supervisor *s);                   /* who waits for a version is told that it does not come */
 extern const char *const member_state_names[];
 member *member_in(supervisor *s, member_state state);                 /* the first one, or NULL */
 member *member_of(supervisor *s, const char *version);                /* that is loaded; version: its name, or at least 6 bytes of its beginning */
 json_t *member_describe(const member *m);
 void member_order(member *m, int n_workers);
+void member_owe(supervisor *s, member *m, json_int_t ticket); /* the answer, to who asked last; who asked before is told so */
 void member_carry_out(supervisor *s, member *m);     /* what `then` says; its workers are there */
 void member_publish(supervisor *s, member *m, const char *action, const char *reason, const json_t *evidence);
 void member_end_canary(supervisor *s, member *m, const char *reason, const json_t *evidence);
@@ -491,7 +496,7 @@ typedef struct job {
   uint32_t mask;                   /* that is to be released */
   past past;
   bool challenger, second;         /* second: this is the reserve's try */
-  bool pushed;
+  bool pushed, queued;             /* in a box or several; in the queue before them */
   uint64_t begun_ns, due_ns, end_ns; /* of this try: put on the board, over; of all tries */
   struct job *next;                /* waits for a worker */
 } job;
@@ -526,6 +531,8 @@ struct http_thread {
   size_t n_free;
   job *jobs[SLOTS_MAX];            /* in slots */
   size_t n_jobs, n_lessons;
+  uint32_t lost[SLOTS_MAX];        /* slots whose job is answered, but whose worker stopped while it wrote */
+  size_t n_lost;
   uint64_t first_id, n_impressions; /* ids of impressions: drawn at the start, and counted on */
   struct asked *told;              /* answers of the supervisor, under the control lock */
   struct connection *connections;

@@ -230,7 +230,8 @@ static void own_form(call *c, const wanted *w, const served *v) {
 /* ---- There and back ------------------------------------------------------------------------------------*/
 /* explain's items are the snapshot's numbers: the front knows their names. */
 static const char *named_explain(const front *f, const slot *s, ev_buf *out) {
-  json_t *o = s->text_len > 0 ? json_loadb(s->text, s->text_len, 0, NULL) : NULL, *item;
+  uint32_t len = *(const volatile uint32_t *)&s->text_len; /* once: it is a worker's to write on */
+  json_t *o = len > 0 && len < TEXT_BYTES ? json_loadb(s->text, len, 0, NULL) : NULL, *item;
   size_t i;
   if (o == NULL) return NULL;
   json_array_foreach(json_object_get(o, "items"), i, item) {
@@ -264,7 +265,10 @@ void job_done(http_thread *t, job *j, slot *s, const ev_answer *answer, bool deg
   if (answer == NULL) {
     fall_back(f, j, &mine);
   } else {
-    memcpy(&mine, answer, offsetof(ev_answer, picks) + answer->n * sizeof *answer->picks);
+    memcpy(&mine, answer, offsetof(ev_answer, picks));
+    if (mine.n > SLATE_MAX) mine.n = 0; /* the board is a worker's to write on */
+    mine.cut[sizeof mine.cut - 1] = '\0';
+    memcpy(mine.picks, answer->picks, mine.n * sizeof *mine.picks);
     sift(f, j, &mine);
     if (degraded) mine.degraded = 1;
   }

@@ -90,17 +90,30 @@ static ev_status start_again(supervisor *s, const char *what, ev_status (*start)
   return start(s);
 }
 
+/* A worker whose team was killed: nobody else empties its box and frees its seat. */
+static void bury(const supervisor *s, pid_t pid) {
+  for (size_t i = 0; i < SEATS_MAX; i++) {
+    seat *x = &s->b->seats[i];
+    if (atomic_load(&x->pid) != (int32_t)pid || atomic_load(&x->state) != SEAT_READY) continue;
+    atomic_store(&x->state, SEAT_DEAD);
+    bell_ring(s->bells.thread[0]);
+  }
+}
+
 static ev_status reap(supervisor *s) {
   pid_t pid;
   int how;
   while ((pid = waitpid(-1, &how, WNOHANG)) > 0) {
+    bury(s, pid);
     if (pid == s->front) {
       s->front = 0;
       if (!s->stopping) EV_TRY(start_again(s, "front", start_front));
       else scribe_stop(s->scribe); /* nobody posts any more */
     } else if (pid == s->writer) {
       s->writer = 0;
-      if (!s->stopping || s->front != 0) EV_TRY(start_again(s, "ledger's writer", start_writer));
+      scribe_stats left;
+      scribe_stat(s->scribe, &left); /* killed over the last of it: another writes the rest */
+      if (!s->stopping || s->front != 0 || (WIFSIGNALED(how) && left.waiting_bytes > 0)) EV_TRY(start_again(s, "ledger's writer", start_writer));
     }
     for (size_t i = 0; i < TEAMS_MAX; i++)
       if (s->members[i].pid == pid) versions_ended(s, &s->members[i], how);
@@ -116,6 +129,7 @@ static void begin_stop(supervisor *s) {
   s->stopping = true;
   s->stop_ns = ev_now_ns() + (uint64_t)DRAIN_MS * 1000000;
   notify_system("STOPPING=1");
+  versions_stop(s);
   atomic_store(&s->b->stopping, 1);
   for (int i = 0; i < s->o->http_threads; i++) bell_ring(s->bells.thread[i]);
 }
@@ -249,6 +263,7 @@ static void end_teams(supervisor *s) {
 }
 
 static void end_all(supervisor *s) {
+  pid_t pid;
   end_teams(s);
   if (s->front != 0) kill(s->front, SIGKILL);
   if (s->writer != 0) { /* what it has is written: a drain may take as long as a locked file does */
@@ -256,7 +271,8 @@ static void end_all(supervisor *s) {
     for (int i = 0; i < DRAIN_MS / 10 && waitpid(s->writer, NULL, WNOHANG) == 0; i++) usleep(10000);
     kill(s->writer, SIGKILL);
   }
-  while (waitpid(-1, NULL, 0) > 0 || errno == EINTR) continue;
+  for (int i = 0; i < 400 && (pid = waitpid(-1, NULL, WNOHANG)) >= 0; i++) /* a child that was there before us may stay */
+    if (pid == 0) usleep(10000);
   sockets_close(&s->sockets, s->o);
   for (size_t i = 0; i < TEAMS_MAX; i++) {
     if (s->members[i].report >= 0) close(s->members[i].report);

@@ -31,12 +31,14 @@ typedef struct team {
   uint64_t leave_ns;     /* 0: it is not leaving */
 } team;
 
-static void say(int report, json_t *document) {
+static bool say(int report, json_t *document) {
   char *text = document != NULL ? json_dumps(document, JSON_COMPACT) : NULL;
   json_decref(document);
-  if (text == NULL) return;
-  while (send(report, text, strlen(text), MSG_NOSIGNAL) < 0 && errno == EINTR) continue;
+  if (text == NULL) return false;
+  ssize_t n;
+  while ((n = send(report, text, strlen(text), MSG_NOSIGNAL)) < 0 && errno == EINTR) continue;
   free(text);
+  return n >= 0;
 }
 
 static void in_child(team *t, uint32_t seat_index, pid_t parent, uint64_t asked_ns) {
@@ -107,6 +109,11 @@ static void kill_condemned(team *t) {
   for (uint32_t i = 0; i < TEAM_SEATS; i++) {
     seat *s = &t->b->seats[t->index * TEAM_SEATS + i];
     if (t->pids[i] == 0 || atomic_load(&s->condemned) != 1) continue;
+    uint64_t due = atomic_load(&s->due_ns);
+    if (due == 0 || ev_now_ns() < due) { /* it came back meanwhile, and may be at the next one */
+      atomic_compare_exchange_strong(&s->condemned, &(uint32_t){1}, 0);
+      continue;
+    }
     if (starved(s, t->pids[i])) atomic_store(&s->condemned, STARVED);
     kill(t->pids[i], SIGKILL);
   }
@@ -264,6 +271,9 @@ _Noreturn void team_run(const ev_serve_options *o, board *b, const bells *bell, 
   t.signals = signalfd(-1, &child, SFD_NONBLOCK | SFD_CLOEXEC);
   if (t.signals < 0) _exit(1);
   put_on_board(&t, said);
-  say(report, json_pack("{s:o}", "ready", said));
+  if (!say(report, json_pack("{s:o}", "ready", said))) { /* the supervisor would wait for ever */
+    say(report, json_pack("{s:s, s:i}", "error", "what staging found is too long to be told", "status", (int)EV_ELIMIT));
+    _exit(1);
+  }
   lead(&t);
 }

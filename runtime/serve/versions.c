@@ -19,6 +19,7 @@
 
 #define LISTED_MAX 100
 #define MESSAGE_MAX (1u << 20)
+#define AGAIN_NS 2000000000u /* with no version at all, until the next try */
 
 const char *const member_state_names[] = {"", "staging", "staged", "champion", "challenger", "reserve", "leaving"};
 
@@ -40,17 +41,33 @@ member *member_of(supervisor *s, const char *version) { /* a whole name, or its 
 }
 
 /* ---- Words to the front ----------------------------------------------------------------------------------*/
-void control_tell(supervisor *s, json_t *message) {
+static bool tell(const supervisor *s, json_t *message) {
   char *text = message != NULL ? json_dumps(message, JSON_COMPACT) : NULL;
   json_decref(message);
-  if (text != NULL && s->control >= 0 && send(s->control, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-    ev_log(EV_LOG_WARN, "the front did not take a message: %s", strerror(errno));
+  size_t len = text != NULL ? strlen(text) : 0;
+  bool told = s->control >= 0 && len > 0 && len <= MESSAGE_MAX && send(s->control, text, len, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
+  if (!told) ev_log(EV_LOG_WARN, "the front did not take a message of %zu bytes: %s", len, len > MESSAGE_MAX ? "too long" : strerror(errno));
   free(text);
+  return told;
 }
+
+void control_tell(supervisor *s, json_t *message) { tell(s, message); }
 
 void control_reply(supervisor *s, json_int_t ticket, int code, json_t *body) {
   if (ticket < 0) json_decref(body);
-  else control_tell(s, json_pack("{s:I, s:i, s:o}", "ticket", ticket, "code", code, "body", body != NULL ? body : json_object()));
+  else if (!tell(s, json_pack("{s:I, s:i, s:o}", "ticket", ticket, "code", code, "body", body != NULL ? body : json_object()))) /* a long one may not fit; somebody waits */
+    tell(s, json_pack("{s:I, s:i, s:{s:s}}", "ticket", ticket, "code", code < 400 ? 500 : code, "body", "error", "it was done, but what there is to say of it is too long"));
+}
+
+static void let_go(supervisor *s, member *m, int code, const char *why) { /* nobody waits for it any more */
+  json_int_t ticket = m->ticket;
+  m->ticket = -1;
+  if (ticket >= 0) control_refuse(s, ticket, code, why);
+}
+
+void member_owe(supervisor *s, member *m, json_int_t ticket) {
+  if (m->ticket != ticket) let_go(s, m, 409, "a later command about this version took the place of this one");
+  m->ticket = ticket;
 }
 
 void control_refuse(supervisor *s, json_int_t ticket, int code, const char *why) { control_reply(s, ticket, code, json_pack("{s:s}", "error", why)); }
@@ -123,6 +140,7 @@ static void retire(supervisor *s, member *m) {
   if (m == NULL || m->state == MEMBER_NONE || m->state == MEMBER_LEAVING) return;
   uint32_t i = index_of(s, m);
   bool working = m->state != MEMBER_STAGING && m->pid != 0;
+  let_go(s, m, 503, "this version had to make room for another");
   m->state = MEMBER_LEAVING;
   if (atomic_load(&s->b->reserve) == i + 1) atomic_store(&s->b->reserve, 0);
   if (atomic_load(&s->b->challenger) == i + 1) atomic_store(&s->b->challenger, 0);
@@ -192,7 +210,8 @@ static ev_status start_team(supervisor *s, member *m, const json_t *args) {
   m->pid = pid;
   m->report = pair[0];
   struct epoll_event e = {.events = EPOLLIN, .data.fd = pair[0]};
-  return epoll_ctl(s->epoll, EPOLL_CTL_ADD, pair[0], &e) == 0 ? EV_OK : ev_fail_errno("epoll");
+  if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, pair[0], &e) != 0) kill(pid, SIGKILL); /* nobody would hear it: its end is that of one that died */
+  return EV_OK;
 }
 
 ev_status versions_stage(supervisor *s, const char *source, const char *then, const json_t *command, json_int_t ticket, const char *reason) {
@@ -277,6 +296,7 @@ void member_publish(supervisor *s, member *m, const char *action, const char *re
     atomic_fetch_add(&s->b->reloads, 1);
   }
   set_state(m, MEMBER_CHAMPION);
+  if (m->pid != 0) member_order(m, s->o->workers); /* of a canary there are fewer; more come while the first ones serve */
   if (m->of_file) {
     snprintf(s->source, sizeof s->source, "%s", m->source);
     watch_files(s->watch, json_object_get(m->said, "files"));
@@ -373,7 +393,8 @@ static void failed(supervisor *s, member *m, const char *why, int code) {
   char last[65];
   if (member_in(s, MEMBER_CHAMPION) != NULL) return;
   if (of_file && kept_champion(s, last) && versions_stage(s, last, "publish", NULL, -1, "the composition could not be loaded") == EV_OK) return;
-  s->failed = true;
+  if (s->told) s->edited_ns = ev_now_ns() + AGAIN_NS; /* it has served: popular items until it does again */
+  else s->failed = true;
 }
 
 static void ready(supervisor *s, member *m, json_t *said) {
@@ -401,7 +422,7 @@ static void ready(supervisor *s, member *m, json_t *said) {
       retire(s, m);
       return;
     }
-    same->ticket = m->ticket;
+    member_owe(s, same, m->ticket);
     m->ticket = -1;
     snprintf(same->then, sizeof same->then, "%s", m->then);
     snprintf(same->reason, sizeof same->reason, "%s", m->reason);
@@ -455,6 +476,7 @@ void versions_ended(supervisor *s, member *m, int how) {
     else snprintf(why, sizeof why, "%.100s: its process died while it was loaded (%s)", m->source, WIFSIGNALED(how) ? strsignal(WTERMSIG(how)) : "exit");
     failed(s, m, why, 422);
   }
+  let_go(s, m, 503, "this version's process died");
   atomic_store(&s->b->teams[i].state, TEAM_FREE);
   if (m->report >= 0) epoll_ctl(s->epoll, EPOLL_CTL_DEL, m->report, NULL);
   m->options = json_incref(was.options);
@@ -470,6 +492,7 @@ void versions_ended(supervisor *s, member *m, int how) {
     if (was.state != MEMBER_RESERVE && versions_stage(s, was.version, was.state == MEMBER_CHALLENGER ? "canary" : "publish", command, -1, "its process had died") != EV_OK)
       ev_log(EV_LOG_ERROR, "%s", ev_error());
     json_decref(command);
+    if (member_in(s, MEMBER_CHAMPION) == NULL && member_in(s, MEMBER_STAGING) == NULL) s->edited_ns = ev_now_ns() + AGAIN_NS;
   }
   json_decref(was.options);
 }
@@ -505,4 +528,14 @@ void versions_edited(supervisor *s) {
     board_set_error(s->b, ev_error());
     ev_log(EV_LOG_ERROR, "%s", ev_error());
   }
+}
+
+void versions_stop(supervisor *s) {
+  for (size_t i = 0; i < TEAMS_MAX; i++) let_go(s, &s->members[i], 503, "the service is stopping");
+  for (size_t i = 0; i < json_array_size(s->pending); i++) {
+    const json_t *ticket = json_object_get(json_array_get(s->pending, i), "ticket");
+    if (json_is_integer(ticket)) control_refuse(s, json_integer_value(ticket), 503, "the service is stopping");
+  }
+  json_decref(s->pending);
+  s->pending = NULL;
 }

@@ -143,9 +143,11 @@ _Noreturn void worker_run(ev_host *h, board *b, const bells *bell, uint32_t at, 
     slot *s = board_slot(b, i);
     if (slot_move(s, use, SLOT_READY, SLOT_RUNNING)) {
       uint32_t asker = s->thread < THREADS_MAX ? s->thread : 0;
+      uint64_t now = ev_now_ns(), least = now + s->least_ns, due = s->kill_ns;
+      s->taken_ns = now; /* of a later use, if this one was closed just now: then nobody looks at it */
       atomic_store(&me->begun_cpu_ns, cpu_ns());
-      atomic_store(&me->begun_ns, ev_now_ns());
-      atomic_store(&me->due_ns, s->kill_ns);
+      atomic_store(&me->begun_ns, now);
+      atomic_store(&me->due_ns, due > least ? due : least); /* what lay in a queue is no fault of the version's */
       if (s->kind == ASK_SLATE) recommend_slot(h, b, s, use);
       else learn_slot(h, s, use);
       atomic_store(&me->due_ns, 0);

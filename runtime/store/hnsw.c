@@ -181,7 +181,8 @@ static inline size_t fresh(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch 
   for (size_t i = 0; i < most; i++) {
     uint32_t row = ev_hnsw_link(list, i) - 1;
     if (row >= n_rows) break; /* the list's end, or damage */
-    if (!ev_hnsw_visit(t, row) || !ev_hnsw_linked(g, row)) continue; /* most were visited */
+    if ((t->visited[row / 64] >> row % 64 & 1) != 0 || !ev_hnsw_linked(g, row)) continue; /* most were visited */
+    ev_hnsw_visit(t, row);
     prefetch_row(x, row);
     t->ids[n++] = row;
   }

@@ -779,6 +779,7 @@ int main(int argc, char **argv) {
   struct sigaction act = {.sa_handler = stop};
   sigaction(SIGINT, &act, NULL);
   sigaction(SIGTERM, &act, NULL);
+  prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves no load behind */
   prctl(PR_SET_TIMERSLACK, 1000);
   run();
   if (acked_file != NULL && fclose(acked_file) != 0) die("the file of acknowledged events cannot be written");

@@ -239,7 +239,7 @@ def past_and_future(seed):
 
 def test_a_time_cut_never_lets_training_see_the_future():
     items = "item_id:token\tgenre:token_seq\n" + "".join(f"i{i}\tg{i % 4} h{i % 7}\n" for i in range(40))
-    agents = ["agent:popular", "agent:fresh_popular", "agent:item_knn", "agent:ease", "agent:ials", "agent:similar_content", HAND_WRITTEN]
+    agents = ["agent:popular", "agent:fresh_popular", "agent:item_knn", "agent:ease", "agent:ials", "agent:ann", "agent:similar_content", HAND_WRITTEN]
     answers, artifacts, held = [], [], []
     for seed in (0, 1, 2):
         with Home() as home:

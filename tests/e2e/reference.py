@@ -235,6 +235,19 @@ def test_ials_solves_its_last_half_step_and_fits():
         assert abs(hits[0] - hits[1]) <= 0.15 * max(hits), hits
 
 
+def test_an_index_finds_what_the_factors_find():
+    """Of ials and ann with the same seed every list has the same items, and scores to what folding in leaves open."""
+    with Home() as home:
+        make_data(home)
+        sets = {"n_dims": 8, "epochs": 5, "unobserved_weight": 0.1}
+        for more in ({"index": "flat"}, {"index": "hnsw", "effort": 100}, {"index": "ivf", "effort": 1000}):
+            pairs = zip(dump(home, "ials", sets)["lists"], dump(home, "ann", {**sets, **more})["lists"])
+            for a, b in pairs:
+                assert np.allclose(a["scores"], b["scores"], rtol=0, atol=1e-4), (more, a["user"])
+                assert set(a["items"][:10]) <= set(b["items"]), (more, a["user"])
+                assert b["items"] == b["alone"]
+
+
 def metric_reference(d, k, popularity, n_active, tokens):
     recall, ndcg, hit, precision, mrr, ap, novelty, diversity, shown = [], [], [], [], [], [], [], [], {}
     for r in d["lists"]:
@@ -288,7 +301,7 @@ def test_metrics_are_their_formulas():
 def test_every_agent_is_the_same_whatever_the_threads():
     with Home() as home:
         make_data(home)
-        for agent in ("ease", "graph_filter", "ials", "item_knn", "markov", "similar_content", "slim"):
+        for agent in ("ann", "ease", "graph_filter", "ials", "item_knn", "markov", "similar_content", "slim"):
             seen = set()
             for threads in ("1", "3"):
                 with Home() as other:
