@@ -107,7 +107,7 @@ e2e: build $(BUILD)/bench/load ## the whole-program tests
 
 # Fuzz targets always run under the sanitizers, whatever the rest is built with.
 SAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-FUZZ_SOURCES := $(foreach r,core math store learn reward,$(wildcard runtime/$(r)/*.c)) $(addprefix runtime/serve/,catalog.c catalog_json.c masks.c wire.c canary.c canary_state.c)
+FUZZ_SOURCES := $(foreach r,core math store learn reward,$(wildcard runtime/$(r)/*.c)) $(addprefix runtime/serve/,arrivals.c catalog.c catalog_json.c masks.c wire.c canary.c canary_state.c)
 FUZZ_OBJECTS := $(patsubst runtime/%.c,$(BUILD)/fuzz/obj/%.o,$(FUZZ_SOURCES))
 $(BUILD)/fuzz/obj/%.o: runtime/%.c
 	@mkdir -p $(@D)

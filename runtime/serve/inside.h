@@ -6,7 +6,8 @@
  *   worker.c      a script worker: takes from its box, answers into the slot
  *   scribe.c      the ledger's writer, a process of its own, and the rings that lead to it
  *   front.c       HTTP threads; dispatch.c hands over; recommend.c, events.c, api_*.c are what the routes do
- *   users.c       what users had; catalog.c items and users as they are now; canary.c what a challenger is worth
+ *   users.c       what users had; catalog.c items and users as they are now; arrivals.c the latest new ones
+ *   canary.c      what a challenger is worth; lately.c who proposed what in the latest slates
  *
  * Processes: supervisor → front, scribe, teams; team → workers. Only workers and teams run Lua. Each dies with its parent. */
 #ifndef EV_SERVE_INSIDE_H
@@ -97,6 +98,15 @@ typedef struct team_board {
   char recalls[32][48];        /* name of the recall behind each source bit */
 } team_board;
 
+/* Items that the snapshot has not and that were put lately: written by the front's catalog, read by workers (arrivals.c). */
+#define ARRIVALS_MAX EV_ARRIVALS_MAX
+typedef struct arrivals_board {
+  _Atomic uint64_t sequence;   /* odd: it is being written */
+  _Atomic uint32_t n;
+  _Atomic uint32_t item[ARRIVALS_MAX];
+  _Atomic int64_t time_ms[ARRIVALS_MAX];
+} arrivals_board;
+
 typedef struct board {
   _Atomic uint32_t champion, challenger, reserve; /* team + 1; 0: none. Set by the supervisor */
   _Atomic uint64_t share_bits, salt;              /* of users for the challenger: a double's bits; and what chooses them */
@@ -109,6 +119,7 @@ typedef struct board {
   uint32_t n_items, n_mask_words;
   team_board teams[TEAMS_MAX];
   seat seats[SEATS_MAX];
+  arrivals_board arrivals;
 } board;
 
 ev_status board_new(board **out, size_t n_items);    /* shared memory; n_items: of the snapshot */
@@ -128,6 +139,17 @@ void box_wake(board *b, uint32_t at);                /* it looks whether its tea
 size_t box_waiting(const board *b, uint32_t at);     /* entries, the one at work included */
 bool box_push(board *b, uint32_t at, uint32_t slot_index, uint32_t use); /* false: full or closed */
 size_t box_salvage(board *b, uint32_t at, uint32_t entries[BOX_DEPTH]);  /* of a dead worker: what lay in its box (slot | use << 10), the one at work first; the seat is free then */
+
+/* ---- Arrivals ------------------------------------------------------------------------------------------------
+ * The youngest ARRIVALS_MAX of them, the youngest first. */
+typedef struct arrival {
+  uint32_t item;               /* its index, behind the snapshot's */
+  int64_t time_ms;             /* when it was put */
+} arrival;
+void arrivals_put(board *b, const arrival *list, size_t n);     /* one writer at a time */
+size_t arrivals_get(const board *b, arrival out[ARRIVALS_MAX]); /* any process, without a lock: how many. 0 also while they are being written without end */
+size_t arrivals_insert(arrival *list, size_t n, arrival x);     /* into an ordered list (ARRIVALS_MAX), in place of an entry of its own: how many there are then */
+size_t arrivals_remove(arrival *list, size_t n, uint32_t item);
 
 /* ---- Bells --------------------------------------------------------------------------------------------------
  * Event descriptors made before anything is forked, so that every process has all of them. */
@@ -348,6 +370,19 @@ json_t *canary_status(const canary *c);  /* for /canary, the CLI and as evidence
 ev_status canary_save(const canary *c, const char *path);  /* whole or not at all; any thread, nobody waits for the disk */
 ev_status canary_load(canary **out, const char *path);     /* EV_ECORRUPT, EV_ENOTFOUND */
 
+/* ---- Lately --------------------------------------------------------------------------------------------------
+ * While a canary runs, the latest LATELY_SLATES slates, or as many of them as have LATELY_ITEMS items: which agents proposed what. Any thread. */
+#define LATELY_SLATES 65536
+#define LATELY_ITEMS (1u << 20)
+typedef struct lately lately;
+lately *lately_new(void); /* 12 MB, touched as it fills; NULL: out of memory */
+void lately_free(lately *s);
+/* A slate that was logged as `impression`; recalls as in team_board, copied; NULL: popular items, from nobody. */
+void lately_add(lately *s, const char *impression, const char (*recalls)[48], const ev_answer *answer);
+/* The agents that proposed the item in that slate: how many ("fallback" where nobody chose). 0: the slate or the item in it is not known.
+ * The names hold as long as s. impression may be NULL. */
+size_t lately_agents(lately *s, const char *impression, uint32_t item, const char *out[32]);
+
 /* ---- HTTP ---------------------------------------------------------------------------------------------------
  * A call is one request being answered, on the thread that has it. A handler answers at once, or holds it and answers later. */
 typedef enum role { ROLE_NONE, ROLE_READ, ROLE_FEEDBACK, ROLE_ADMIN } role; /* each may do what those before it may */
@@ -393,6 +428,7 @@ struct front {
   guard *guard;
   dispatch *dispatch;
   canary *canary;                  /* under canary_lock; NULL: none runs */
+  lately *lately;                  /* likewise; NULL also when there was no memory */
   pthread_rwlock_t canary_lock;
   int control;                     /* socket to the supervisor */
   size_t n_threads;

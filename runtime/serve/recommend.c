@@ -311,6 +311,7 @@ void job_done(http_thread *t, job *j, slot *s, const ev_answer *answer, bool deg
   if (atomic_load(&f->b->challenger) != 0) {
     pthread_rwlock_rdlock((pthread_rwlock_t *)(uintptr_t)&f->canary_lock);
     if (f->canary != NULL) canary_slate(f->canary, j->w->user, j->challenger, mine.degraded != 0, ms, ev_wall_ms());
+    if (f->lately != NULL && id[0] != '\0') lately_add(f->lately, id, v.fallback ? NULL : v.recalls, &mine);
     pthread_rwlock_unlock((pthread_rwlock_t *)(uintptr_t)&f->canary_lock);
   }
   (j->w->form != NULL ? j->w->form : own_form)(c, j->w, &v);

@@ -79,15 +79,31 @@ static void tell(slot *s, const char *text, size_t len) {
   s->text[s->text_len] = '\0';
 }
 
+/* The latest new items, but those that the mask leaves out: its bits go beyond the snapshot's. */
+static size_t arrivals_of(board *b, uint32_t mask, ev_arrival out[EV_ARRIVALS_MAX]) {
+  static arrival list[ARRIVALS_MAX];
+  const uint64_t *barred = mask < MASKS_MAX ? board_mask(b, mask) : NULL;
+  size_t n = arrivals_get(b, list), used = 0;
+  int64_t now = n > 0 ? ev_wall_ms() : 0;
+  for (size_t i = 0; i < n; i++) {
+    uint32_t item = list[i].item, word = item / 64;
+    if (barred != NULL && (word >= b->n_mask_words || (__atomic_load_n(barred + word, __ATOMIC_RELAXED) >> (item % 64) & 1) != 0)) continue;
+    double age_s = (double)(now - list[i].time_ms) / 1000;
+    out[used++] = (ev_arrival){item, age_s > 0 ? age_s : 0};
+  }
+  return used;
+}
+
 static void recommend_slot(ev_host *h, board *b, slot *s, uint32_t use) {
   static ev_answer answer;
   static ev_buf text;
+  static ev_arrival arrivals[EV_ARRIVALS_MAX];
   asked a = {s, use};
   uint32_t n_history = s->n_history, n_seen = s->n_seen, mask = s->mask;
   ev_ask ask = {
       .user = s->user, .history = s->history, .n_history = n_history < HISTORY_MAX ? n_history : HISTORY_MAX, .seen = s->seen,
       .n_seen = n_seen < SEEN_MAX ? n_seen : SEEN_MAX, .barred = mask < MASKS_MAX ? board_mask(b, mask) : NULL, .n = s->n,
-      .deadline_ns = s->deadline_ns, .explain = s->explain != 0,
+      .deadline_ns = s->deadline_ns, .explain = s->explain != 0, .arrivals = arrivals, .n_arrivals = arrivals_of(b, mask, arrivals),
   };
   ev_buf_clear(&text);
   answer.n = 0;
