@@ -71,15 +71,17 @@ static ev_status open_kind(ev_model *m) {
 
 static void close_kind(ev_model *m) { ev_free(m->state); }
 
-static ev_status knows(const ev_model *m, ev_slate *s) {
-  if (m->kind != &ev_kind_item_columns) return ev_fail(EV_EINVAL, "a model of kind %s has no columns", m->kind->name);
-  for (size_t i = 0; i < ev_slate_n(s); i++)
-    if (ev_slate_items(s)[i] >= m->n_items) return ev_fail(EV_EINVAL, "item %u: the model knows %zu", ev_slate_items(s)[i], m->n_items);
-  return EV_OK;
+static ev_status has_columns(const ev_model *m) {
+  return m->kind == &ev_kind_item_columns ? EV_OK : ev_fail(EV_EINVAL, "a model of kind %s has no columns", m->kind->name);
+}
+
+static const float *row_of(const ev_model *m, uint32_t item) { /* NULL: it came after the data */
+  const item_columns *x = m->state;
+  return item < m->n_items ? x->values + item * x->n : NULL;
 }
 
 ev_status ev_model_fill(const ev_model *m, ev_slate *s) {
-  EV_TRY(knows(m, s));
+  EV_TRY(has_columns(m));
   const item_columns *x = m->state;
   size_t n = ev_slate_n(s);
   float *out[EV_SLATE_MAX_COLUMNS];
@@ -87,9 +89,9 @@ ev_status ev_model_fill(const ev_model *m, ev_slate *s) {
   for (size_t c = 0; c < x->n; c++) out[c] = ev_slate_find(s, x->names[c]); /* making one may have moved the others */
   const uint32_t *items = ev_slate_items(s);
   for (size_t i = 0; i < n; i++) {
-    const float *row = x->values + items[i] * x->n;
-    if (i + 8 < n) __builtin_prefetch(x->values + items[i + 8] * x->n);
-    for (size_t c = 0; c < x->n; c++) out[c][i] = row[c];
+    const float *row = row_of(m, items[i]);
+    if (i + 8 < n && items[i + 8] < m->n_items) __builtin_prefetch(x->values + items[i + 8] * x->n);
+    for (size_t c = 0; c < x->n; c++) out[c][i] = row != NULL ? row[c] : 0;
   }
   return EV_OK;
 }
@@ -100,7 +102,7 @@ static int ascending(const void *a, const void *b) {
 }
 
 ev_status ev_model_share(const ev_model *m, const ev_requests *r, ev_slate *s, const char *column, float *out) {
-  EV_TRY(knows(m, s));
+  EV_TRY(has_columns(m));
   EV_TRY(ev_requests_check(r, m->n_items));
   const item_columns *x = m->state;
   size_t c = 0, n = r->history_ptr[1] - r->history_ptr[0], used = 0;
@@ -116,7 +118,12 @@ ev_status ev_model_share(const ev_model *m, const ev_requests *r, ev_slate *s, c
       share[used - 1] += 1 / (float)n;
     }
     for (size_t i = 0; i < ev_slate_n(s); i++) {
-      float own = x->values[ev_slate_items(s)[i] * x->n + c];
+      const float *row = row_of(m, ev_slate_items(s)[i]);
+      if (row == NULL) {
+        out[i] = 0;
+        continue;
+      }
+      float own = row[c];
       size_t at = 0;
       for (size_t len = used; len > 1; len -= len / 2) at += (size_t)(number[at + len / 2] <= own) * (len / 2);
       out[i] = used > 0 && number[at] == own ? share[at] : 0;

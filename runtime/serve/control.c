@@ -152,6 +152,18 @@ static void read_options(canary_options *out, const json_t *o) {
   if (automatic != NULL) out->automatic = json_is_true(automatic);
 }
 
+/* Instead of what runs. */
+static void put_canary(front *f, canary *c, lately *slates) {
+  pthread_rwlock_wrlock(&f->canary_lock);
+  canary *before = f->canary;
+  lately *slates_before = f->lately;
+  f->canary = c;
+  f->lately = slates;
+  pthread_rwlock_unlock(&f->canary_lock);
+  canary_free(before);
+  lately_free(slates_before);
+}
+
 void canary_begin(front *f, const json_t *options) {
   canary_options o;
   char path[4096];
@@ -164,20 +176,12 @@ void canary_begin(front *f, const json_t *options) {
     canary_free(kept);
     if (canary_new(&c, &o) != EV_OK) ev_log(EV_LOG_ERROR, "canary: %s", ev_error());
   }
-  pthread_rwlock_wrlock(&f->canary_lock);
-  canary *before = f->canary;
-  f->canary = c;
-  pthread_rwlock_unlock(&f->canary_lock);
-  canary_free(before);
+  lately *slates = c != NULL ? lately_new() : NULL;
+  if (c != NULL && slates == NULL) ev_log(EV_LOG_WARN, "canary: no memory for who proposed what: rewards are not told by agent");
+  put_canary(f, c, slates);
 }
 
-void canary_end(front *f) {
-  pthread_rwlock_wrlock(&f->canary_lock);
-  canary *c = f->canary;
-  f->canary = NULL;
-  pthread_rwlock_unlock(&f->canary_lock);
-  canary_free(c);
-}
+void canary_end(front *f) { put_canary(f, NULL, NULL); }
 
 void canary_work(front *f) {
   static int64_t saved_ms;
