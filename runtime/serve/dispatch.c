@@ -275,6 +275,7 @@ static void done(http_thread *t, job *j, slot *s) {
     ev_log(EV_LOG_ERROR, "version %.12s: %.1000s", t->f->b->teams[j->team].version, s->text);
     strike(t->f, j, s);
   }
+  if (s->failed == FAILED_DEAD && ev_now_ns() >= j->due_ns) atomic_fetch_add(&t->f->b->late, 1); /* its worker was killed for it before it was looked at */
   if (j->call != NULL && again(t, j, s)) return;
   finish(t, j, s, j->call != NULL && s->failed != FAILED_CORRUPT && s->answer.n > 0 ? &s->answer : NULL, true);
 }
