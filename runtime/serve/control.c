@@ -76,7 +76,7 @@ ev_status control_ask(call *c, json_t *command) {
   return status;
 }
 
-static void answered(const front *f, const json_t *said) {
+static void answered(const front *f, json_t *said) {
   json_int_t ticket = json_integer_value(json_object_get(said, "ticket"));
   pthread_mutex_lock(&lock);
   asked **at = &waiting;
@@ -87,6 +87,7 @@ static void answered(const front *f, const json_t *said) {
     *at = a->next;
     a->code = (unsigned)json_integer_value(json_object_get(said, "code"));
     a->body = json_incref(json_object_get(said, "body"));
+    json_object_del(said, "body"); /* from now on it is that thread's alone */
     a->next = t->told;
     t->told = a;
     bell_ring(f->bells->thread[t->index]);

@@ -57,6 +57,8 @@ void dispatch_close(dispatch *d) {
 }
 
 /* ---- Slots ---------------------------------------------------------------------------------------------*/
+static void set_n_jobs(http_thread *t, size_t n) { __atomic_store_n(&t->n_jobs, n, __ATOMIC_RELAXED); } /* other threads count them */
+
 slot *dispatch_begin(http_thread *t, job *j) {
   if (j->call == NULL && t->n_lessons > SLOTS_MAX / t->f->n_threads / 4) return NULL;
   while (t->n_free > 0 && !vacate(board_slot(t->f->b, t->free_slots[t->n_free - 1]))) t->lost[t->n_lost++] = t->free_slots[--t->n_free]; /* an earlier front's worker writes there */
@@ -65,7 +67,8 @@ slot *dispatch_begin(http_thread *t, job *j) {
   slot *s = board_slot(t->f->b, j->slot);
   j->use = set_free(s);
   s->thread = (uint32_t)t->index;
-  t->jobs[t->n_jobs++] = j;
+  t->jobs[t->n_jobs] = j;
+  set_n_jobs(t, t->n_jobs + 1);
   t->n_lessons += j->call == NULL;
   return s;
 }
@@ -97,7 +100,8 @@ static void give_back(http_thread *t, job *j) {
   t->n_lessons -= j->call == NULL;
   for (size_t i = 0; i < t->n_jobs; i++)
     if (t->jobs[i] == j) {
-      t->jobs[i] = t->jobs[--t->n_jobs];
+      t->jobs[i] = t->jobs[t->n_jobs - 1];
+      set_n_jobs(t, t->n_jobs - 1);
       break;
     }
 }
@@ -118,7 +122,7 @@ bool dispatch_ready(const http_thread *t) {
   return false;
 }
 
-size_t dispatch_outstanding(const http_thread *t) { return t->n_jobs; }
+size_t dispatch_outstanding(const http_thread *t) { return __atomic_load_n(&t->n_jobs, __ATOMIC_RELAXED); }
 
 /* ---- Workers -------------------------------------------------------------------------------------------*/
 /* The seat of the team with the shortest box below `most`, or -1. */

@@ -135,6 +135,9 @@ bool slot_move(slot *s, uint32_t use, slot_state from, slot_state to);
 bool box_take(board *b, uint32_t at, uint32_t *slot_index, uint32_t *use); /* waits; false: its team leaves and the box is closed */
 void box_done(board *b, uint32_t at);                /* the entry that was taken is dealt with */
 void box_wake(board *b, uint32_t at);                /* it looks whether its team leaves */
+/* The supervisor's side: workers whose team was killed. Their boxes are the front's to see to: true: there are some */
+bool seats_bury(board *b, pid_t pid);                /* that it has waited for */
+bool seats_bury_lost(board *b, uint32_t team);       /* that the team had waited for, and died before it said so */
 /* The front's side, one thread at a time */
 size_t box_waiting(const board *b, uint32_t at);     /* entries, the one at work included */
 bool box_push(board *b, uint32_t at, uint32_t slot_index, uint32_t use); /* false: full or closed */

@@ -212,8 +212,7 @@ static void start_team(uint32_t i, int n_workers) {
 static void reap(void) {
   pid_t pid;
   while ((pid = waitpid(-1, NULL, WNOHANG)) > 0) {
-    for (uint32_t i = 0; i < SEATS_MAX; i++)
-      if (atomic_load(&f.b->seats[i].pid) == pid && atomic_load(&f.b->seats[i].state) == SEAT_READY) atomic_store(&f.b->seats[i].state, SEAT_DEAD);
+    seats_bury(f.b, pid);
     for (uint32_t i = 0; i < TEAMS_MAX; i++)
       if (teams[i].pid == pid) {
         teams[i].pid = 0;
@@ -221,6 +220,8 @@ static void reap(void) {
         atomic_store(&f.b->teams[i].state, TEAM_FREE);
       }
   }
+  for (uint32_t i = 0; i < TEAMS_MAX; i++)
+    if (teams[i].pid == 0) seats_bury_lost(f.b, i);
 }
 
 static bool place_is_free(uint32_t i) {
