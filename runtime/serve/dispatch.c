@@ -224,8 +224,10 @@ void dispatch_send(http_thread *t, job *j) {
 }
 
 /* ---- What comes back -----------------------------------------------------------------------------------*/
+static bool lay_about(const job *j, const slot *s) { return s->taken_ns + s->least_ns > j->due_ns; } /* in a queue, for most of its time */
+
 static void strike(const front *f, const job *j, const slot *s) {
-  if (s->taken_ns + s->least_ns > j->due_ns) return; /* it lay in a queue for most of its time */
+  if (lay_about(j, s)) return;
   uint32_t n = atomic_fetch_add(&f->b->teams[j->team].strikes, 1) + 1;
   if (n >= atomic_load(&f->b->strikes_max)) bell_ring(f->bells->supervisor);
 }
@@ -263,10 +265,13 @@ static void done(http_thread *t, job *j, slot *s) {
     finish(t, j, s, &s->answer, j->second || s->answer.degraded != 0);
     return;
   }
-  if (s->failed != FAILED_DEAD) { /* a death is a strike only if the team says so */
+  if (j->call != NULL && s->failed == FAILED_SCRIPT && lay_about(j, s)) {
+    atomic_fetch_add(&t->f->b->late, 1); /* and no error of the version's */
+  } else if (s->failed != FAILED_DEAD) { /* a death is a strike only if the team says so */
     ev_log(EV_LOG_ERROR, "version %.12s: %.1000s", t->f->b->teams[j->team].version, s->text);
     strike(t->f, j, s);
   }
+  if (s->failed == FAILED_DEAD && ev_now_ns() >= j->due_ns) atomic_fetch_add(&t->f->b->late, 1); /* its worker was killed for it before it was looked at */
   if (j->call != NULL && again(t, j, s)) return;
   finish(t, j, s, j->call != NULL && s->failed != FAILED_CORRUPT && s->answer.n > 0 ? &s->answer : NULL, true);
 }

@@ -33,6 +33,7 @@ typedef struct team {
   pid_t pids[TEAM_SEATS]; /* of the seats; 0: none of ours */
   pid_t keeper;          /* writes a snapshot of the learning state; 0: nobody does */
   uint64_t keep_ns, keep_every_ns; /* when the next one may be due */
+  bool kept_last;        /* the one of its end was begun */
   uint64_t leave_ns;     /* 0: it is not leaving */
 } team;
 
@@ -183,7 +184,13 @@ static void leave(team *t) {
     if (ev_now_ns() >= t->leave_ns) kill(t->pids[i], SIGKILL);
     else box_wake(t->b, t->index * TEAM_SEATS + i);
   }
-  if (n == 0) _exit(0);
+  if (n > 0) return;
+  if (t->keeper == 0 && !t->kept_last) { /* what they learnt until the end */
+    t->kept_last = true;
+    t->keep_ns = 0;
+    keep_state(t);
+  }
+  if (t->keeper == 0 || ev_now_ns() >= t->leave_ns) _exit(0);
 }
 
 static _Noreturn void lead(team *t) {

@@ -507,6 +507,7 @@ def test_a_service_that_cannot_start_says_why():
         with Service(home, path) as s:
             done = home.run("serve", path, "--data", "world", "--port", str(s.port), code=1)
             assert len(done.stderr.splitlines()) == 1 and str(s.port) in done.stderr
+        os.unlink(os.path.join(home.path, "versions", "world.champion"))  # else that one would be served
         home.file("mine.lua", "return 3\n")
         done = home.run("serve", path, "--data", "world", "--port", "0", code=2)
         assert "mine.lua:1:" in done.stderr.splitlines()[-1]

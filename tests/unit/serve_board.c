@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "../../runtime/jobs/jobs.h"
 #include "../../runtime/serve/inside.h"
 #include "support.h"
 
@@ -31,6 +32,23 @@ ev_status ev_host_call(ev_host *h, const char *module, const char *fn, const cha
   static const char said[] = "{\"version\":\"of-this-test\",\"composition\":\"none\",\"files\":[]}";
   (void)h, (void)module, (void)fn, (void)json_args;
   return ev_buf_append(out, said, sizeof said - 1);
+}
+
+const char *ev_host_home(const ev_host *h) {
+  (void)h;
+  return folder;
+}
+
+ev_status ev_confine(ev_confine_kind kind, const char *writable, unsigned *held) { /* nothing here is to be kept from anything */
+  (void)kind, (void)writable, (void)held;
+  return EV_OK;
+}
+
+void ev_confine_descriptors(const int *keep, size_t n_keep) { (void)keep, (void)n_keep; }
+
+size_t arrivals_get(const board *b, arrival out[ARRIVALS_MAX]) {
+  (void)b, (void)out;
+  return 0;
 }
 
 ev_status ev_host_serve(ev_host *h, const char *json_args, ev_buf *out) {
@@ -250,7 +268,7 @@ static bool are_gone(void) {
 static int begin(void **state) {
   (void)state;
   memset(&calls, 0, sizeof calls);
-  options = (ev_serve_options){.home = folder, .data = "none", .deadline_ms = DEADLINE_MS, .workers = 3, .strikes = 1000000};
+  options = (ev_serve_options){.home = folder, .data = "none", .deadline_ms = DEADLINE_MS, .workers = 3, .snapshot_s = 3600, .strikes = 1000000};
   for (size_t i = 0; i < THREADS_MAX; i++) all_bells.thread[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   for (size_t i = 0; i < TEAMS_MAX; i++) all_bells.team[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   all_bells.supervisor = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
