@@ -149,7 +149,7 @@ static _Noreturn void keep(team *t) {
   close(t->report);
   close(t->signals);
   ev_confine(EV_CONFINE_EVALUATE, t->home, NULL);
-  if (ev_host_call(t->host, "evection.serve", "keep", NULL, &out) != EV_OK) {
+  if (ev_host_call(t->host, "evection.serve", "keep", t->leave_ns != 0 ? "true" : "false", &out) != EV_OK) {
     ev_log(EV_LOG_WARN, "version %.12s: learning state: %s", t->b->teams[t->index].version, ev_error());
     _exit(1);
   }
