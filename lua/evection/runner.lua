@@ -455,12 +455,12 @@ function Runner:learn(events)
   if failed then error(failed, 0) end
 end
 
--- keep() → whether all learning state is on disk: a state's snapshot is written when the last one is snapshot_s old.
+-- keep(now) → whether all learning state is on disk: a state's snapshot is written when the last one is snapshot_s old, or now.
 -- Runner.kept_apart: another process calls this; learn does not.
-function Runner:keep()
+function Runner:keep(now)
   local all = true
   for _, s in ipairs(self.snapshots) do
-    local due = native.arms_snapshot_due(s.state, self.snapshot_s)
+    local due = native.arms_snapshot_due(s.state, now and 0 or self.snapshot_s)
     if due then native.arms_snapshot(s.state, s.path) end
     all = all and due
   end

@@ -37,8 +37,8 @@ function serve.load(args)
   return { version = c.hash, files = native.array(c.files), recalls = recalls(), nodes = #run.list }
 end
 
--- keep() → whether what the agents have learnt is all in snapshots now. Of a process beside those that answer.
-function serve.keep() return run:keep() end
+-- keep(now) → whether what the agents have learnt is all in snapshots now. Of a process beside those that answer. now: whether due or not.
+function serve.keep(now) return run:keep(now) end
 
 local function traces()
   local n = 0

@@ -19,12 +19,14 @@
 #include "inside.h"
 
 #define STARVED 2 /* condemned, but not by its own fault */
+#define SNAPSHOT_S 60
 #define LEAVE_MS 10000 /* a worker that has not answered by then is killed */
 
 typedef struct team {
   board *b;
   const bells *bell;
   ev_host *host;
+  const char *home;
   uint32_t index;
   int report, signals;
   int wanted;            /* workers */
@@ -146,8 +148,8 @@ static _Noreturn void keep(team *t) {
   ev_buf out = {0};
   close(t->report);
   close(t->signals);
-  ev_confine(EV_CONFINE_EVALUATE, ev_host_home(t->host), NULL);
-  if (ev_host_call(t->host, "evection.serve", "keep", NULL, &out) != EV_OK) {
+  ev_confine(EV_CONFINE_EVALUATE, t->home, NULL);
+  if (ev_host_call(t->host, "evection.serve", "keep", t->leave_ns != 0 ? "true" : "false", &out) != EV_OK) {
     ev_log(EV_LOG_WARN, "version %.12s: learning state: %s", t->b->teams[t->index].version, ev_error());
     _exit(1);
   }
@@ -155,9 +157,9 @@ static _Noreturn void keep(team *t) {
 }
 
 static void keep_state(team *t) {
-  if (t->keeper != 0 || ev_now_ns() < t->keep_ns) return;
+  if (ev_now_ns() < t->keep_ns) return;
   t->keep_ns = ev_now_ns() + t->keep_every_ns;
-  if (atomic_exchange(&t->b->teams[t->index].learnt, 0) == 0) return;
+  if (t->keeper != 0 || atomic_exchange(&t->b->teams[t->index].learnt, 0) == 0) return;
   pid_t parent = getpid(), pid = fork();
   if (pid == 0) {
     process_begin("ev-keeper", parent, true);
@@ -275,7 +277,7 @@ static ev_status load(team *t, const ev_serve_options *o, const char *args, json
   EV_TRY(stage_apart(t, o, args, said));
   const char *composition = json_string_value(json_object_get(*said, "composition"));
   json_t *serving = json_pack("{s:s, s:s, s:I, s:i}", "composition", composition != NULL ? composition : "", "data", o->data, "seed",
-                              (json_int_t)o->seed, "snapshot_s", o->snapshot_s);
+                              (json_int_t)o->seed, "snapshot_s", o->snapshot_s > 0 ? o->snapshot_s : SNAPSHOT_S);
   char *text = serving != NULL ? json_dumps(serving, 0) : NULL;
   json_decref(serving);
   if (text == NULL) return EV_ENOMEM;
@@ -313,7 +315,7 @@ static void be_first_to_go(void) {
 }
 
 _Noreturn void team_run(const ev_serve_options *o, board *b, const bells *bell, uint32_t index, const char *args, int report) {
-  team t = {.b = b, .bell = bell, .index = index, .report = report, .keep_every_ns = (uint64_t)o->snapshot_s * 250000000};
+  team t = {.b = b, .bell = bell, .home = o->home, .index = index, .report = report, .keep_every_ns = (uint64_t)(o->snapshot_s > 0 ? o->snapshot_s : SNAPSHOT_S) * 250000000};
   json_t *said = NULL;
   be_first_to_go();
   if (ev_confine(EV_CONFINE_LOAD, o->home, NULL) != EV_OK) ev_log(EV_LOG_DEBUG, "%s", ev_error()); /* its workers warn */

@@ -95,6 +95,16 @@ def test_what_agents_learn_reaches_the_disk_without_the_workers_opening_a_file()
         assert not glob.glob(os.path.join(home.path, "state", "*", "*.tmp.*"))
 
 
+def test_what_was_learnt_until_the_end_is_kept():
+    with Home() as home:
+        with Service(home.path, prepare(home)) as s:  # a minute between snapshots
+            items = s.ask("GET", "/recommend/u1?n=5")[1]["items"]
+            assert s.ask("POST", "/events", {"user": "v", "item": items[0]["id"]})[0] == 200
+            time.sleep(0.3)
+            assert not glob.glob(os.path.join(home.path, "state", "*", "*.snapshot"))
+        assert glob.glob(os.path.join(home.path, "state", "*", "thompson*.snapshot")), s.said()[-1000:]
+
+
 def test_where_no_filter_can_be_set_it_serves_and_says_so_once():
     library = ctypes.CDLL("libseccomp.so.2")
     library.seccomp_init.restype = ctypes.c_void_p
