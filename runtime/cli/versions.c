@@ -73,7 +73,7 @@ static json_t *gate_of(const json_t *opts) { /* NULL: as the service has it */
   return NULL;
 }
 
-static void print_staged(const json_t *said, const char *then) {
+void ev_client_print_staged(const json_t *said, const char *then) {
   char name[16];
   const json_t *gate = json_object_get(said, "gate"), *metric = json_object_get(gate, "metric"), *w;
   const char *done = strcmp(then, "publish") == 0 ? "live" : strcmp(then, "canary") == 0 ? "on trial" : "staged";
@@ -127,7 +127,7 @@ static ev_status run_stage(json_t *opts) {
   snprintf(what, sizeof what, "staging %.100s", source);
   EV_TRY(ev_client_ask(opts, "POST", "/versions", body, what, &said));
   if (ev_opt_flag(opts, "json")) return ev_print_json(said);
-  print_staged(said, then);
+  ev_client_print_staged(said, then);
   json_decref(said);
   return EV_OK;
 }
