@@ -16,7 +16,7 @@ say = @$(if $(V),:,printf '  %-4s %s\n' $(1) $(2))
 # Rooms from the ground up. Each is one archive; a room's tests link only what stands below it.
 ROOMS := core math store learn reward script jobs serve cli
 
-PACKAGES := luajit openblas yaml-0.1 sqlite3 libmicrohttpd jansson libxxhash libsodium libcurl
+PACKAGES := luajit openblas yaml-0.1 sqlite3 libmicrohttpd jansson libxxhash libsodium libcurl libseccomp
 pkg_cflags = $(shell pkg-config --cflags $(PACKAGES))
 pkg_libs = $(shell pkg-config --libs $(PACKAGES))
 

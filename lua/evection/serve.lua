@@ -25,15 +25,20 @@ local function recalls()
   return names
 end
 
--- load{ composition, data, seed } → { version, files, recalls, nodes }. The composition is read, fitted on all that is known (or its
+-- load{ composition, data, seed, snapshot_s } → { version, files, recalls, nodes }. The composition is read, fitted on all that is known (or its
 -- artifacts mapped), and its learning state opened; from then on this state may be asked. Raises with every error.
 function serve.load(args)
   local c, data = compose.open(args.composition), world.open(args.data)
   local fitted = runner.fit(c, data, { folds = ALL, seed = args.seed or 1, state = true })
+  fitted.kept_apart = true -- what answers may write no file
+  fitted.snapshot_s = args.snapshot_s or fitted.snapshot_s
   fitted:serve()
   run, w = fitted, data
   return { version = c.hash, files = native.array(c.files), recalls = recalls(), nodes = #run.list }
 end
+
+-- keep() → whether what the agents have learnt is all in snapshots now. Of a process beside those that answer.
+function serve.keep() return run:keep() end
 
 local function traces()
   local n = 0

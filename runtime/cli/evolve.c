@@ -40,7 +40,9 @@ static void print_outcome(const json_t *service, const json_t *said, const char 
   size_t i;
   if (then == NULL) printf("not handed to the service: ");
   else if (strcmp(asked, then) != 0) printf("staged and not published: ");
-  json_array_foreach(json_object_get(service, "why"), i, why) printf("%s%s", i > 0 ? "; " : "", json_string_value(why));
+  json_array_foreach(json_object_get(service, "why"), i, why) {
+    printf("%s%s", i > 0 ? "; " : "", json_string_value(why));
+  }
   if (json_array_size(json_object_get(service, "why")) > 0) printf("\n");
   if (said != NULL) ev_client_print_staged(said, strcmp(then, "stage") == 0 ? "nothing" : then);
 }

@@ -43,6 +43,17 @@ slot *board_slot(board *b, uint32_t i) { return (slot *)(void *)((char *)b + slo
 
 uint64_t *board_mask(board *b, uint32_t i) { return (uint64_t *)(void *)((char *)b + masks_at()) + (size_t)i * b->n_mask_words; }
 
+size_t board_confined(const board *b, size_t *n_workers) {
+  size_t n = 0, all = 0;
+  for (size_t i = 0; i < SEATS_MAX; i++) {
+    if (atomic_load(&b->seats[i].state) != SEAT_READY) continue;
+    all++;
+    n += atomic_load(&b->seats[i].confined) != 0;
+  }
+  if (n_workers != NULL) *n_workers = all;
+  return n;
+}
+
 /* Written seldom and read by people: whoever comes in between waits a moment. A holder that was killed is passed over. */
 static void lock_error(board *b) {
   for (int i = 0; i < 1000 && atomic_exchange(&b->error_lock, 1) != 0; i++) usleep(10);

@@ -58,15 +58,11 @@ void dispatch_close(dispatch *d) {
 
 /* ---- Slots ---------------------------------------------------------------------------------------------*/
 slot *dispatch_begin(http_thread *t, job *j) {
-  slot *s = NULL;
-  while (s == NULL) {
-    if (t->n_free == 0 || (j->call == NULL && t->n_lessons > SLOTS_MAX / t->f->n_threads / 4)) return NULL;
-    j->slot = t->free_slots[--t->n_free];
-    s = board_slot(t->f->b, j->slot);
-    if (vacate(s)) break;
-    t->lost[t->n_lost++] = j->slot; /* of an earlier front's worker, which writes */
-    s = NULL;
-  }
+  if (j->call == NULL && t->n_lessons > SLOTS_MAX / t->f->n_threads / 4) return NULL;
+  while (t->n_free > 0 && !vacate(board_slot(t->f->b, t->free_slots[t->n_free - 1]))) t->lost[t->n_lost++] = t->free_slots[--t->n_free]; /* an earlier front's worker writes there */
+  if (t->n_free == 0) return NULL;
+  j->slot = t->free_slots[--t->n_free];
+  slot *s = board_slot(t->f->b, j->slot);
   j->use = set_free(s);
   s->thread = (uint32_t)t->index;
   t->jobs[t->n_jobs++] = j;
@@ -166,20 +162,24 @@ static void put(dispatch *d, job *j) { /* in a box, or in the queue before them 
 
 static bool can_serve(const board *b, uint32_t place) { return place != 0 && atomic_load(&b->teams[place - 1].state) == TEAM_READY; }
 
-/* Which team gets it: of the user's arm; the reserve when there is none, and for a second try. → false: nobody can */
+/* Who answers what team + 1 = `place` fails at: the champion, or if that is the one, the reserve. 0: nobody */
+static uint32_t behind(const board *b, uint32_t place) {
+  uint32_t champion = atomic_load(&b->champion), reserve = atomic_load(&b->reserve);
+  if (champion != place && can_serve(b, champion)) return champion;
+  return reserve != place && can_serve(b, reserve) ? reserve : 0;
+}
+
+/* Which team gets it: of the user's arm, or for a second try the one behind. → false: nobody can */
 static bool choose(const board *b, job *j) {
-  uint32_t champion = atomic_load(&b->champion), challenger = atomic_load(&b->challenger), reserve = atomic_load(&b->reserve);
-  uint32_t place = j->challenger ? challenger : champion;
-  if (j->second) place = j->challenger && can_serve(b, champion) ? champion : reserve; /* a challenger's users fall back on the champion */
-  if (!can_serve(b, place) && !j->second) place = can_serve(b, champion) ? champion : reserve;
-  if (!can_serve(b, place)) return false;
+  uint32_t place = j->second ? behind(b, j->team + 1) : atomic_load(j->challenger ? &b->challenger : &b->champion);
+  if (!j->second && !can_serve(b, place)) place = behind(b, place);
+  if (place == 0) return false;
   j->team = place - 1;
+  memcpy(j->version, b->teams[j->team].version, sizeof j->version);
   return true;
 }
 
-static bool has_second(const board *b, const job *j) {
-  return j->call != NULL && !j->second && can_serve(b, j->challenger ? atomic_load(&b->champion) : atomic_load(&b->reserve));
-}
+static bool has_second(const board *b, const job *j) { return j->call != NULL && !j->second && behind(b, j->team + 1) != 0; }
 
 /* What is over when: with somebody behind, half of the time is his. */
 static void set_times(const front *f, job *j, slot *s) {

@@ -81,6 +81,7 @@ typedef struct seat { /* of a worker; team t has seats t * TEAM_SEATS … */
   _Atomic int32_t pid;
   _Atomic uint32_t condemned;  /* the front wants it killed */
   _Atomic uint32_t asleep;
+  _Atomic uint32_t confined;   /* ev_confine succeeded */
   _Atomic uint64_t due_ns;     /* at work, and to be killed when this is over; 0: idle */
   _Atomic uint64_t begun_ns, begun_cpu_ns; /* of what it is at: now, and its processor time then */
   _Atomic uint64_t box;        /* low half: tail, its top bit: closed; high half: head */
@@ -92,6 +93,7 @@ typedef struct team_board {
   _Atomic uint32_t state;
   _Atomic uint32_t strikes;    /* deaths, deadlines, errors, corrupt slates since it came */
   _Atomic uint32_t used;       /* counts the versions that had this place */
+  _Atomic uint32_t learnt;     /* a worker has taught its agents something since the last snapshot */
   char version[65];
   char recalls[32][48];        /* name of the recall behind each source bit */
 } team_board;
@@ -111,6 +113,7 @@ typedef struct board {
   _Atomic uint32_t stopping, strikes_max;
   _Atomic uint32_t asleep[THREADS_MAX];           /* front threads that want to be rung */
   _Atomic uint64_t reloads, failed_reloads, quarantined, deaths, takeovers, takeover_ns_max, since_ms, late;
+  _Atomic uint32_t told_unconfined;               /* who could not be confined has said so */
   char error[1024];                               /* why the last edit was not taken; "" */
   _Atomic uint32_t error_lock;
   uint32_t n_items, n_mask_words;
@@ -122,6 +125,7 @@ typedef struct board {
 ev_status board_new(board **out, size_t n_items);    /* shared memory; n_items: of the snapshot */
 void board_free(board *b);
 slot *board_slot(board *b, uint32_t i);
+size_t board_confined(const board *b, size_t *n_workers); /* workers under a system-call filter, of those that are there */
 uint64_t *board_mask(board *b, uint32_t i);          /* (n_mask_words); bit = item that is left out. Mask 0: items deleted or hidden */
 void board_set_error(board *b, const char *why);
 void board_error(board *b, char out[1024]);
@@ -437,7 +441,6 @@ ev_status front_run(front *f, sockets *s); /* the front's process, until the boa
 typedef struct served served;
 typedef struct wanted {
   char user[USER_MAX + 1];         /* "": a session without one */
-  uint32_t recent[HISTORY_MAX];    /* items of the session, oldest first, behind those of the user */
   size_t n_recent, n;
   char *where;                     /* owned; NULL: none */
   uint32_t *excluded;              /* owned; items that are not to come */
@@ -446,6 +449,7 @@ typedef struct wanted {
   bool explain;
   size_t offset;                   /* places to leave out at the top */
   void (*form)(call *c, const struct wanted *w, const served *s);
+  uint32_t recent[HISTORY_MAX];    /* (n_recent) items of the session, oldest first, behind those of the user. Last: it is copied no further than it is filled */
 } wanted;
 struct served {
   const char *version;             /* "" with the fallback when none is live */
@@ -493,6 +497,7 @@ typedef struct job {
   call *call;                      /* NULL: a lesson */
   wanted *w;
   uint32_t slot, use, team;
+  char version[65];                /* of the team, whatever that is by the time it is answered */
   uint32_t mask;                   /* that is to be released */
   past past;
   bool challenger, second;         /* second: this is the reserve's try */

@@ -51,6 +51,7 @@ void versions_rewarded(const front *f, json_t *said) {
     ev_log(EV_LOG_WARN, "rewards of versions: %s", ev_error());
     return;
   }
-  json_array_foreach(list, i, v)
+  json_array_foreach(list, i, v) {
     if (json_object_get(v, "reward") == NULL) json_object_set_new(v, "reward", reward_of(NULL));
+  }
 }

@@ -220,6 +220,7 @@ static ev_status open_all(supervisor *s, const sigset_t *signals) {
   guard_close(g);
   EV_TRY(sockets_open(&s->sockets, o));
   EV_TRY(privileges_drop(o));
+  prctl(PR_SET_NAME, "evection"); /* whatever started it */
   prctl(PR_SET_CHILD_SUBREAPER, 1); /* workers of a team that was killed are waited for, too */
   EV_TRY(ev_snapshot_open(&s->snapshot, o->snapshot_path));
   EV_TRY(board_new(&s->b, ev_snapshot_n_items(s->snapshot)));

@@ -54,7 +54,7 @@ local function evaluator(p, l, run, data, workers)
     end
     native.jobs_run {
       module = "evection.verbs.evolve", fn = "measure", args = args, workers = workers, timeout_s = p.timeout_s,
-      max_memory_mb = p.memory_mb or share_of_memory(workers),
+      max_memory_mb = p.memory_mb or share_of_memory(workers), confined = true,
       on_done = function(i, ok, result, seconds, peak_rss_mb)
         local e = list[i]
         if ok and result.reward then e.reward, e.metrics = result.reward, result.metrics
