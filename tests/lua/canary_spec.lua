@@ -12,7 +12,8 @@ local function status()
   return {
     champion = "0123456789abcdef", challenger = "fedcba9876543210", share = 0.1, since_ms = 1000, now_ms = 1000 + 7260000,
     users = 12345, users_max = 2097152, in_flight = 8345, ignored_slates = 0,
-    options = { confidence = 0.95 }, units = { champion = 3600, challenger = 400 }, slates = { champion = 18123, challenger = 2011 }, events = { champion = 9876, challenger = 543 },
+    options = { confidence = 0.95 }, units = { champion = 3600, challenger = 400 },
+    slates = { champion = 18123, challenger = 2011 }, events = { champion = 9876, challenger = 543 },
     outer = { champion = 0.5, challenger = 0.45, difference = -0.05, low = -0.11, high = 0.01,
       e_better = 0.4, e_worse = 8, need_better = 20, need_worse = 25, decision = "go on" },
     inner = { { agent = "ease", champion = share(0.3, 3600), challenger = share(0.2, 400) } },

@@ -150,8 +150,10 @@ reward: r.yaml
 
   it("in what the service is to do with the champion have their line", function()
     for text, message in pairs {
-      ["then: fly"] = "then: 'fly' is none of stage, canary, publish", ["share: 0.5"] = "share wants then: canary", ["then: publish, share: 0.5"] = "share wants then: canary",
-      ["then: canary, share: 0"] = "share must be above 0 and at most 1, not '0'", ["then: canary, share: x"] = "share must be above 0", ["than: canary"] = "a promotion has no 'than'",
+      ["then: fly"] = "then: 'fly' is none of stage, canary, publish", ["share: 0.5"] = "share wants then: canary",
+      ["then: publish, share: 0.5"] = "share wants then: canary",
+      ["then: canary, share: 0"] = "share must be above 0 and at most 1, not '0'", ["then: canary, share: x"] = "share must be above 0",
+      ["than: canary"] = "a promotion has no 'than'",
     } do
       local _, errors, path = load("composition: c.yaml\npromotion: { " .. text .. " }\n")
       support.errors_are(errors, { { 2, message } }, path)
