@@ -17,6 +17,7 @@ typedef struct asked { /* a call that waits for the supervisor */
   call *c;
   json_int_t ticket;
   unsigned code;
+  bool rewarded;       /* a list of versions, to which the ledger has to say something */
   json_t *body;
   struct asked *next;
 } asked;
@@ -61,7 +62,7 @@ ev_status control_ask(call *c, json_t *command) {
   }
   pthread_mutex_lock(&lock);
   if (tickets == 0) tickets = (json_int_t)ev_wall_ms() << 16; /* never again one that a front before had: its answer may still come */
-  *a = (asked){.c = c, .ticket = ++tickets, .next = waiting};
+  *a = (asked){.c = c, .ticket = ++tickets, .rewarded = op != NULL && strcmp(op, "versions") == 0, .next = waiting};
   waiting = a;
   json_object_set_new(command, "ticket", json_integer(a->ticket));
   ev_status status = say(call_front(c), command);
@@ -117,6 +118,7 @@ void control_collect(http_thread *t) {
   while (list != NULL) {
     asked *a = list;
     list = a->next;
+    if (a->rewarded && a->code == 200) versions_rewarded(t->f, a->body);
     call_json(a->c, a->code, a->body);
     call_go_on(a->c);
     free(a);

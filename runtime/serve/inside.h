@@ -561,6 +561,7 @@ void latency_count(http_thread *t, double ms);
  *   {"op": "canary", "version": "…", "share": 0.1, "options": {…}}   {"op": "promote", "version": "…"}   {"op": "rollback", "version": "…" (optional)}
  *   {"op": "versions"}   {"op": "reload"}
  * and is answered {"ticket", "code": 200, "body": {…}}. An answer may take as long as a fit does. */
+void versions_rewarded(const front *f, json_t *said); /* rewards.c: of each of its versions "reward": {"impressions", "events", "value": a slate's mean}. Reads the ledger */
 ev_status control_ask(call *c, json_t *command);               /* takes it; holds the call and answers it with what comes back */
 
 #endif

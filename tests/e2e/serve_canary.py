@@ -82,7 +82,25 @@ def test_an_event_is_credited_to_those_who_proposed_its_item_in_its_slate():
                     want = 0.5 * len([k for k in earned.get((a["agent"], arm), []) if k in later]) / len(later)
                     assert abs(a[arm]["value"] - want) < 1e-6, (a, arm, want)
                     assert want == 0 if (a["agent"], arm) == ("common", "challenger") else want > 0, (a["agent"], arm, want)
-            assert "by seldom" in home.run("canary", "status").stdout
+            said = home.run("canary", "status").stdout
+            assert "by seldom" in said
+            for what, counts in (("slates shown", d["slates"]), ("events counted", d["events"])):
+                assert [counts[arm] for arm in ("champion", "challenger")] == [len(slates[arm]) for arm in ("champion", "challenger")], d
+                assert any(line.split() == [*what.split(), *(str(len(slates[arm])) for arm in ("champion", "challenger"))] for line in said.splitlines()), said
+            # and of each version what the ledger has: an event is of the version whose slate it names
+            of = {"champion": d["champion"], "challenger": d["challenger"]}
+
+            def all_there():
+                found = {v["version"]: v["reward"] for v in s.ask("GET", "/versions")[1]["versions"]}
+                return found if found[of["champion"]]["impressions"] + found[of["challenger"]]["impressions"] == 121 else None
+
+            found = until(all_there, "the last slates in the ledger")
+            rows = {line.split()[0]: line.split() for line in home.run("versions").stdout.splitlines()}
+            for arm, more_slates, more_events in (("champion", 1, 30), ("challenger", 0, 0)):
+                n, events = len(slates[arm]) + more_slates, len([k for k in slates[arm] if k % 4 < 2]) + more_events
+                r = found[of[arm]]
+                assert (r["impressions"], r["events"]) == (n, events) and abs(r["value"] - 0.5 * events / n) < 1e-9, (r, n, events)
+                assert rows[of[arm][:12]][5:8] == [str(n), str(events), f"{0.5 * events / n:.4g}"], rows
 
 
 def test_without_impressions_the_arms_are_measured_all_the_same():
@@ -96,6 +114,7 @@ def test_without_impressions_the_arms_are_measured_all_the_same():
                 assert s.ask("POST", "/events", {"user": d["user"], "item": d["items"][0]["id"]})[0] == 200
             d = status_after(home, 40)
             assert d["outer"]["champion"] == 1 and d["outer"]["challenger"] == 1 and d.get("inner", []) == [], d
+            assert [v["reward"] for v in s.ask("GET", "/versions")[1]["versions"]] == [{"impressions": 0, "events": 0}] * 2
 
 
 def test_what_nobody_chose_is_a_degraded_slate_of_the_users_arm_and_what_it_earns_the_fallbacks():
