@@ -27,7 +27,8 @@ def test_the_demo_goes_from_data_to_a_slate():
             assert part in done.stdout, part
         low, high = map(float, re.search(r"\[([-+.\d]+), ([-+.\d]+)\] at 95 %", done.stdout).groups())
         assert low <= high
-        assert len(re.findall(r"^ +\d+  i\d+ ", done.stdout, re.M)) == 5
+        assert len(re.findall(r"^ +\d+  i\d+ ", done.stdout, re.M)) == 10, "a slate of the pipeline, and one of the champion"
+        assert re.search(r"^(\w{12}) is live, \w{12} was", done.stdout, re.M), "rolled back"
         assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and home.path in command_line(pid)], "the server is still there"
 
 

@@ -59,6 +59,20 @@ static ev_host *serve_capped(const char *composition, size_t max_heap_bytes, ev_
 
 static ev_host *serve(const char *composition) { return serve_capped(composition, 0, NULL); }
 
+/* An evaluation of the composition, which answers require "oracle".answer. */
+__attribute__((unused)) static ev_host *oracle_of(const char *composition) {
+  char home[128], path[512];
+  text_file("composition.yaml", composition);
+  snprintf(path, sizeof path, "%s", in_folder("composition.yaml"));
+  char *argv[] = {path, "world"};
+  ev_host *h;
+  snprintf(home, sizeof home, "%s/home", folder);
+  ev_host_options o = {.root = ".", .home = home};
+  assert_int_equal(ev_host_new(&h, &o), EV_OK);
+  if (ev_host_run(h, "tests/unit/asks_oracle.lua", 2, argv) != EV_OK) fail_msg("%s", ev_error());
+  return h;
+}
+
 /* What the service would ask for a user: all that he had, all of it seen. seen has room for ITEMS. */
 __attribute__((unused)) static ev_ask ask_of(uint32_t user, size_t n, uint32_t *seen) {
   if (user == EV_NONE) return (ev_ask){.user = user, .n = n};

@@ -176,8 +176,8 @@ static void events_about_them_reach_no_agent(void **state) {
 static void an_evaluation_has_none(void **state) {
   (void)state;
   ev_buf said = {0};
-  ev_host *h = serve("nodes:\n  known: { agent: popular, n: 20 }\n  new: { agent: arrivals }\n  out: { agent: rank_fusion, from: [new, known] }\noutput: out\n");
-  assert_int_equal(ev_host_call(h, "evection.serve", "answer", "{\"op\": \"recommend\", \"n\": 5, \"user\": 3, \"history\": [], \"seen\": []}", &said), EV_OK);
+  ev_host *h = oracle_of("nodes:\n  known: { agent: popular, n: 20 }\n  new: { agent: arrivals }\n  out: { agent: rank_fusion, from: [new, known] }\noutput: out\n");
+  assert_int_equal(ev_host_call(h, "oracle", "answer", "{\"n\": 5, \"user\": 3, \"history\": [], \"seen\": []}", &said), EV_OK);
   json_t *o = json_loadb(said.data, said.len, 0, NULL), *items = json_object_get(o, "items"), *item;
   size_t i;
   assert_int_equal(json_array_size(items), 5);

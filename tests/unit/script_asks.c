@@ -49,19 +49,6 @@ static void assert_as_evaluated(ev_host *h, const ev_ask *ask, const ev_answer *
   ev_buf_free(&said);
 }
 
-static ev_host *oracle_of(const char *composition) {
-  char home[128], path[512];
-  text_file("composition.yaml", composition);
-  snprintf(path, sizeof path, "%s", in_folder("composition.yaml"));
-  char *argv[] = {path, "world"};
-  ev_host *h;
-  snprintf(home, sizeof home, "%s/home", folder);
-  ev_host_options o = {.root = ".", .home = home};
-  assert_int_equal(ev_host_new(&h, &o), EV_OK);
-  if (ev_host_run(h, "tests/unit/asks_oracle.lua", 2, argv) != EV_OK) fail_msg("%s", ev_error());
-  return h;
-}
-
 static void slates_are_those_of_an_evaluation(void **state) {
   (void)state;
   ev_buf said = {0};
