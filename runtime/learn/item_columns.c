@@ -73,8 +73,9 @@ static void close_kind(ev_model *m) { ev_free(m->state); }
 
 static ev_status knows(const ev_model *m, ev_slate *s) {
   if (m->kind != &ev_kind_item_columns) return ev_fail(EV_EINVAL, "a model of kind %s has no columns", m->kind->name);
-  for (size_t i = 0; i < ev_slate_n(s); i++)
-    if (ev_slate_items(s)[i] >= m->n_items) return ev_fail(EV_EINVAL, "item %u: the model knows %zu", ev_slate_items(s)[i], m->n_items);
+  const uint32_t *items = ev_slate_items(s);
+  for (size_t i = 0, n = ev_slate_n(s); i < n; i++)
+    if (items[i] >= m->n_items) return ev_fail(EV_EINVAL, "item %u: the model knows %zu", items[i], m->n_items);
   return EV_OK;
 }
 
@@ -88,7 +89,11 @@ ev_status ev_model_fill(const ev_model *m, ev_slate *s) {
   const uint32_t *items = ev_slate_items(s);
   for (size_t i = 0; i < n; i++) {
     const float *row = x->values + items[i] * x->n;
-    if (i + 8 < n) __builtin_prefetch(x->values + items[i + 8] * x->n);
+    if (i + 8 < n) {
+      const float *soon = x->values + items[i + 8] * x->n;
+      __builtin_prefetch(soon);
+      __builtin_prefetch(soon + x->n - 1); /* most rows lie on two lines */
+    }
     for (size_t c = 0; c < x->n; c++) out[c][i] = row[c];
   }
   return EV_OK;
@@ -115,8 +120,9 @@ ev_status ev_model_share(const ev_model *m, const ev_requests *r, ev_slate *s, c
       if (used == 0 || number[i] != number[used - 1]) number[used] = number[i], share[used++] = 0;
       share[used - 1] += 1 / (float)n;
     }
-    for (size_t i = 0; i < ev_slate_n(s); i++) {
-      float own = x->values[ev_slate_items(s)[i] * x->n + c];
+    const uint32_t *items = ev_slate_items(s);
+    for (size_t i = 0, n_rows = ev_slate_n(s); i < n_rows; i++) {
+      float own = x->values[items[i] * x->n + c];
       size_t at = 0;
       for (size_t len = used; len > 1; len -= len / 2) at += (size_t)(number[at + len / 2] <= own) * (len / 2);
       out[i] = used > 0 && number[at] == own ? share[at] : 0;
