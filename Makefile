@@ -16,7 +16,7 @@ say = @$(if $(V),:,printf '  %-4s %s\n' $(1) $(2))
 # Rooms from the ground up. Each is one archive; a room's tests link only what stands below it.
 ROOMS := core math store learn reward script jobs serve cli
 
-PACKAGES := luajit openblas yaml-0.1 sqlite3 libmicrohttpd jansson libxxhash libsodium libcurl
+PACKAGES := luajit openblas yaml-0.1 sqlite3 libmicrohttpd jansson libxxhash libsodium libcurl libseccomp
 pkg_cflags = $(shell pkg-config --cflags $(PACKAGES))
 pkg_libs = $(shell pkg-config --libs $(PACKAGES))
 
@@ -107,7 +107,7 @@ e2e: build $(BUILD)/bench/load ## the whole-program tests
 
 # Fuzz targets always run under the sanitizers, whatever the rest is built with.
 SAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-FUZZ_SOURCES := $(foreach r,core math store learn reward,$(wildcard runtime/$(r)/*.c)) $(addprefix runtime/serve/,catalog.c catalog_json.c masks.c wire.c canary.c canary_state.c)
+FUZZ_SOURCES := $(foreach r,core math store learn reward,$(wildcard runtime/$(r)/*.c)) $(addprefix runtime/serve/,arrivals.c catalog.c catalog_json.c masks.c wire.c canary.c canary_state.c)
 FUZZ_OBJECTS := $(patsubst runtime/%.c,$(BUILD)/fuzz/obj/%.o,$(FUZZ_SOURCES))
 $(BUILD)/fuzz/obj/%.o: runtime/%.c
 	@mkdir -p $(@D)

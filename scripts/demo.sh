@@ -40,10 +40,10 @@ say "3. Evolution: every knob of it, chosen on validation alone, then the sealed
 show evolve policies/plans/movielens.yaml --data movielens --fresh
 champion=$EVECTION_HOME/champions/movielens.yaml
 
-say "4. The champion, served"
+say "4. The hand-written pipeline, served; the champion, swapped in while it serves; and back"
 log=$(mktemp)
-printf '$ evection serve %s --data movielens --port 0\n' "$champion"
-"$evection" serve "$champion" --data movielens --port 0 >"$log" 2>&1 &
+printf '$ evection serve %s --data movielens --port 0\n' "$pipeline"
+"$evection" serve "$pipeline" --data movielens --port 0 >"$log" 2>&1 &
 server=$!
 url=
 for _ in $(seq 600); do
@@ -52,5 +52,12 @@ for _ in $(seq 600); do
   kill -0 "$server" 2>/dev/null || { cat "$log" >&2; exit 1; }
   sleep 0.1
 done
-printf '$ curl %s/recommend/%s?n=5\n' "$url" "$user"
-curl -fs "$url/recommend/$user?n=5" | "$evection" run scripts/slate.lua
+slate() {
+  printf '$ curl %s/recommend/%s?n=5\n' "$url" "$user"
+  curl -fs "$url/recommend/$user?n=5" | "$evection" run scripts/slate.lua
+}
+slate
+show stage "$champion" --then publish
+slate
+show rollback
+show versions

@@ -4,7 +4,7 @@
 set -eu
 
 packages="gcc make pkg-config libc6-dev libluajit-5.1-dev libopenblas-dev libyaml-dev libsqlite3-dev libmicrohttpd-dev
-libjansson-dev libxxhash-dev libsodium-dev libcurl4-openssl-dev libcmocka-dev lua-busted lua-check cppcheck valgrind python3 python3-numpy
+libjansson-dev libxxhash-dev libsodium-dev libcurl4-openssl-dev libseccomp-dev libcmocka-dev lua-busted lua-check cppcheck valgrind python3 python3-numpy
 python3-scipy python3-sklearn python3-yaml python3-jsonschema curl sqlite3"
 case "${1:-}" in
   "") ;;

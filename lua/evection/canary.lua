@@ -125,10 +125,12 @@ local function interval(x, show)
 end
 
 local function arms(s)
-  local rows, units, outer, guards = {}, s.units or {}, s.outer or {}, s.guardrails or {}
+  local rows, units, slates, events, outer, guards = {}, s.units or {}, s.slates, s.events, s.outer or {}, s.guardrails or {}
   local function add(what, champion, challenger, says) rows[#rows + 1] = { what, champion, challenger, says or "" } end
   local function holds(g) return g.holds and "holds" or "broken" end
   add("users measured", thousands(units.champion or 0), thousands(units.challenger or 0))
+  if slates then add("slates shown", thousands(slates.champion), thousands(slates.challenger)) end
+  if events then add("events counted", thousands(events.champion), thousands(events.challenger)) end
   add("reward a slate", number(outer.champion), number(outer.challenger))
   for _, a in ipairs(s.inner or {}) do
     add(("  by %s"):format(a.agent:sub(1, 16)), number(a.champion and a.champion.value), number(a.challenger and a.challenger.value))

@@ -9,6 +9,7 @@
 --   proposers: [halving, tpe]                        # in this order; files of lua/evection/evolve or paths
 --   budget: { evaluations: 60, seconds: 1800 }
 --   promotion: { metric: ndcg@20, confidence: 0.95 } # or metric: reward
+--     then: canary and share: 0.1 in it: what the running service does with the champion: stage, canary or publish
 --   batch: 4        # proposals made at once; results do not depend on the number of workers
 --   timeout_s: 300  # of one evaluation
 --   memory_mb: 2000 # of one evaluation; without it, its share of the machine's
@@ -45,6 +46,20 @@ end
 
 -- "knn.*" → a Lua pattern for the whole of "knn.shrink"
 local function pattern_of(text) return "^" .. tostring(text):gsub("[%^%$%(%)%%%.%[%]%+%-%?]", "%%%0"):gsub("%*", ".*") .. "$" end
+
+-- plan.handing(then, share, complain) → { then, share }: what a running service is to do with a champion; nil: nothing, or complain(field,
+-- message, …) was told what is wrong.
+function plan.handing(word, share, complain)
+  if word ~= nil and word ~= "stage" and word ~= "canary" and word ~= "publish" then
+    complain("then", "then: '%s' is none of stage, canary, publish", tostring(word))
+  elseif share ~= nil and word ~= "canary" then
+    complain("share", "share wants then: canary")
+  elseif share ~= nil and (type(share) ~= "number" or not (share > 0 and share <= 1)) then
+    complain("share", "share must be above 0 and at most 1, not '%s'", tostring(share))
+  else
+    return word and { ["then"] = word, share = word == "canary" and (share or 0.1) or nil }
+  end
+end
 
 local of_clicks = { auc = true, gauc = true, log_loss = true }
 
@@ -112,8 +127,8 @@ local function load_proposer(name)
   return module
 end
 
--- load(path) → plan { name, composition, data, reward, evolve, dims, proposers, evaluations, seconds, promotion, batch,
--- timeout_s, seed, source }, or nil and all errors.
+-- load(path) → plan { name, composition, data, reward, evolve, dims, proposers, evaluations, seconds, promotion, handing ({ then, share } or
+-- nil), batch, timeout_s, seed, source }, or nil and all errors.
 function plan.load(path)
   local t, errors = yaml.load(path)
   if t == nil then return nil, errors end
@@ -164,14 +179,15 @@ function plan.load(path)
   if t.proposers and #t.proposers == 0 then found:add(yaml.line(t, "proposers"), "proposers: a plan wants one or more") end
   local promotion = t.promotion or {}
   for key in pairs(promotion) do
-    if key ~= "metric" and key ~= "confidence" then
-      found:add(yaml.line(promotion, key), "a promotion has no '%s'; metric and confidence are known", tostring(key))
+    if key ~= "metric" and key ~= "confidence" and key ~= "then" and key ~= "share" then
+      found:add(yaml.line(promotion, key), "a promotion has no '%s'; metric, confidence, then and share are known", tostring(key))
     end
   end
   p.promotion = { metric = promotion.metric or (p.task == "clicks" and "auc" or "ndcg@20"), confidence = promotion.confidence or 0.95 }
   if type(p.promotion.confidence) ~= "number" or p.promotion.confidence <= 0.5 or p.promotion.confidence >= 1 then
     found:add(yaml.line(promotion, "confidence"), "confidence must lie between 0.5 and 1")
   end
+  p.handing = plan.handing(promotion["then"], promotion.share, function(field, ...) found:add(yaml.line(promotion, field), ...) end)
   check_metrics(p, t, found)
   p.batch = whole(t, "batch", 1, 1000, 4, found)
   p.seed = whole(t, "seed", 0, 2 ^ 53, 1, found)

@@ -451,10 +451,20 @@ function Runner:learn(events)
       if not ok then failed = failed or message end
     end
   end
-  for _, s in ipairs(self.snapshots) do
-    if native.arms_snapshot_due(s.state, self.snapshot_s) then native.arms_snapshot(s.state, s.path) end
-  end
+  if not self.kept_apart then self:keep() end
   if failed then error(failed, 0) end
+end
+
+-- keep(now) → whether all learning state is on disk: a state's snapshot is written when the last one is snapshot_s old, or now.
+-- Runner.kept_apart: another process calls this; learn does not.
+function Runner:keep(now)
+  local all = true
+  for _, s in ipairs(self.snapshots) do
+    local due = native.arms_snapshot_due(s.state, now and 0 or self.snapshot_s)
+    if due then native.arms_snapshot(s.state, s.path) end
+    all = all and due
+  end
+  return all
 end
 
 -- evaluate(node, data) → what the agent's own evaluate says of held-out data; nil: it has none.

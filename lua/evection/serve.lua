@@ -25,15 +25,20 @@ local function recalls()
   return names
 end
 
--- load{ composition, data, seed } → { version, files, recalls, nodes }. The composition is read, fitted on all that is known (or its
+-- load{ composition, data, seed, snapshot_s } → { version, files, recalls, nodes }. The composition is read, fitted on all that is known (or its
 -- artifacts mapped), and its learning state opened; from then on this state may be asked. Raises with every error.
 function serve.load(args)
   local c, data = compose.open(args.composition), world.open(args.data)
   local fitted = runner.fit(c, data, { folds = ALL, seed = args.seed or 1, state = true })
+  fitted.kept_apart = true -- what answers may write no file
+  fitted.snapshot_s = args.snapshot_s or fitted.snapshot_s
   fitted:serve()
   run, w = fitted, data
   return { version = c.hash, files = native.array(c.files), recalls = recalls(), nodes = #run.list }
 end
+
+-- keep(now) → whether what the agents have learnt is all in snapshots now. Of a process beside those that answer. now: whether due or not.
+function serve.keep(now) return run:keep(now) end
 
 local function traces()
   local n = 0
@@ -68,37 +73,6 @@ function serve.warm()
     until false
   end)
   return n
-end
-
--- Names of the recalls that proposed an item, from its source bits.
-local function sources_of(bits)
-  local names = native.array {}
-  for _, node in ipairs(run.list) do
-    if node.bit and bits % (2 * node.bit) >= node.bit then names[#names + 1] = node.name end
-  end
-  return names
-end
-
-local SMALLEST = 2 ^ -1022 -- a slate's propensity is above 0, however long it is
-
--- Propensities are null where the explorer could not tell them, and absent where none chose.
-local function recommend(message)
-  local slate = run:recommend { user = message.user, history = message.history, seen = message.seen, n = message.n }
-  local items, places, whole = native.array {}, slate.propensity, 1
-  for i = 1, #slate do
-    local item, p = slate:item(i), places and places[i]
-    items[i] = { id = w:item_id(item), title = w.title and w:item_title(item) or nil, score = slate:score_at(i), sources = sources_of(slate:source_at(i)),
-      propensity = p and (p == p and p or native.null) }
-    whole = whole * (p or 1)
-  end
-  return { items = items, propensity = places and (whole == whole and math.max(whole, SMALLEST) or native.null) or nil }
-end
-
--- answer(message) → what the front sends on: { items } for recommend, {} for learn.
-function serve.answer(message)
-  if message.op == "recommend" then return recommend(message) end
-  run:learn(message.events)
-  return {}
 end
 
 return serve

@@ -55,6 +55,7 @@ const char *ev_opt_home(const json_t *opts); /* --home, else $EVECTION_HOME, els
  * Opens a host and calls module.fn(opts). With --json the returned value is printed as one document; without,
  * the function prints for people itself. */
 ev_status ev_cli_lua(json_t *opts, const char *module, const char *fn);
+ev_status ev_cli_lua_value(json_t *opts, const char *module, const char *fn, json_t **out); /* the same, but what it returned is not printed. out NULL: nor kept */
 
 /* ---- Interruption and deadlines ------------------------------------------------------------------------*/
 void ev_watch_interrupts(void);                   /* Ctrl-C sets the flag of core.h; the third one kills */

@@ -30,6 +30,9 @@ ev_status ev_client_ask(const json_t *opts, const char *method, const char *path
 /* The canary's options among opts; NULL: none was given. */
 json_t *ev_client_canary_options(const json_t *opts);
 
+/* What the service said of a version that was staged, for people; then: "nothing", "publish" or "canary". */
+void ev_client_print_staged(const json_t *said, const char *then);
+
 /* A version as people read it: the first 12 digits, "-" when there is none. out (16) */
 const char *ev_client_short(char out[16], const json_t *version);
 

@@ -43,23 +43,31 @@ ev_status ev_print_json(json_t *document) {
   return EV_OK;
 }
 
-ev_status ev_cli_lua(json_t *opts, const char *module, const char *fn) {
+ev_status ev_cli_lua_value(json_t *opts, const char *module, const char *fn, json_t **out) {
   ev_host_options ho = {.home = ev_opt_home(opts)};
   ev_host *host;
   EV_TRY(ev_host_new(&host, &ho));
   char *args = json_dumps(opts, JSON_SORT_KEYS);
-  ev_buf out = {0};
+  ev_buf text = {0};
+  if (out != NULL) *out = NULL;
   ev_status status = args == NULL ? ev_fail(EV_ENOMEM, "out of memory") : ev_jobs_bind(host);
-  if (status == EV_OK) status = ev_host_call(host, module, fn, args, &out);
+  if (status == EV_OK) status = ev_host_call(host, module, fn, args, &text);
   free(args);
-  if (status == EV_OK && ev_opt_flag(opts, "json")) {
+  if (status == EV_OK && out != NULL) {
     json_error_t error;
-    json_t *document = json_loadb(out.data, out.len, JSON_DECODE_ANY, &error);
-    status = document == NULL ? ev_fail(EV_ESCRIPT, "%s.%s: %s", module, fn, error.text) : ev_print_json(document);
+    *out = json_loadb(text.data, text.len, JSON_DECODE_ANY, &error);
+    if (*out == NULL) status = ev_fail(EV_ESCRIPT, "%s.%s: %s", module, fn, error.text);
   }
-  ev_buf_free(&out);
+  ev_buf_free(&text);
   ev_host_free(host);
   return status;
+}
+
+ev_status ev_cli_lua(json_t *opts, const char *module, const char *fn) {
+  json_t *document;
+  if (!ev_opt_flag(opts, "json")) return ev_cli_lua_value(opts, module, fn, NULL);
+  EV_TRY(ev_cli_lua_value(opts, module, fn, &document));
+  return ev_print_json(document);
 }
 
 void ev_bar_start(ev_bar *b, const char *what, const char *unit, bool quiet) {

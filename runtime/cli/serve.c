@@ -16,7 +16,7 @@ static ev_status run(json_t *opts) {
   char path[4096];
   const char *home = ev_opt_home(opts), *data = ev_opt_string(opts, "data", NULL);
   long cores = sysconf(_SC_NPROCESSORS_ONLN);
-  int port, workers, http, deadline, strikes, heap;
+  int port, workers, http, deadline, strikes, heap, snapshot;
   if (data == NULL) return ev_fail(EV_EINVAL, "--data NAME is missing: whose users and items are served");
   int64_t seed = ev_opt_int(opts, "seed", 1);
   double rate = ev_opt_real(opts, "rate", 0);
@@ -28,6 +28,7 @@ static ev_status run(json_t *opts) {
   EV_TRY(whole(opts, "deadline_ms", "deadline-ms", 200, 1, 60000, &deadline));
   EV_TRY(whole(opts, "strikes", "strikes", 5, 1, 1000000, &strikes));
   EV_TRY(whole(opts, "heap_mb", "heap-mb", 512, 0, 65536, &heap));
+  EV_TRY(whole(opts, "snapshot_s", "snapshot-s", 60, 1, 86400, &snapshot));
   snprintf(path, sizeof path, "%s/data/%s.evs", home, data);
   if (!ev_file_exists(path)) return ev_fail(EV_ENOTFOUND, "no data set '%s' in %s/data; see `evection data list`", data, home);
   const char *metric = ev_opt_string(opts, "gate_metric", NULL);
@@ -38,7 +39,7 @@ static ev_status run(json_t *opts) {
   }
   ev_serve_options o = {
       .home = home, .composition = ev_opt_arg(opts, 0), .data = data, .snapshot_path = path, .host = ev_opt_string(opts, "host", "127.0.0.1"),
-      .port = (uint16_t)port, .workers = workers, .http_threads = http, .deadline_ms = deadline, .strikes = strikes, .heap_mb = heap,
+      .port = (uint16_t)port, .workers = workers, .http_threads = http, .deadline_ms = deadline, .strikes = strikes, .heap_mb = heap, .snapshot_s = snapshot,
       .user = ev_opt_string(opts, "user", NULL), .tokens = ev_opt_string(opts, "tokens", NULL), .rate_per_s = rate, .burst = rate * 2 < 1 && rate > 0 ? 1 : rate * 2,
       .gate = gate[0] != '\0' ? gate : NULL, .seed = (uint64_t)seed, .no_impressions = ev_opt_flag(opts, "no_impressions"), .json = ev_opt_flag(opts, "json"),
   };
@@ -55,8 +56,9 @@ static const ev_option options[] = {
     {EV_OPT_INT, "deadline-ms", "N", "time for a slate before a fallback is sent (default 200)"},
     {EV_OPT_INT, "strikes", "N", "failures after which a version is taken out of service (default 5)"},
     {EV_OPT_INT, "heap-mb", "N", "memory that scripts of a worker may have (default 512; 0: no limit)"},
+    {EV_OPT_INT, "snapshot-s", "N", "seconds between two snapshots of what agents learn (default 60)"},
     {EV_OPT_STRING, "tokens", "FILE", "who may read, send events, administer: lines of ROLE TOKEN"},
-    {EV_OPT_REAL, "rate", "N", "requests a second of one client (default: no limit)"},
+    {EV_OPT_REAL, "rate", "X", "requests a second of one client (default: no limit)"},
     {EV_OPT_STRING, "user", "NAME", "whom the service becomes once it listens (of root only)"},
     {EV_OPT_STRING, "gate-metric", "NAME", "measure that a new version must not be worse in, such as ndcg@20 (default: it must only answer)"},
     {EV_OPT_REAL, "gate-margin", "X", "how much worse is still taken, of the champion's value (default 0.02)"},

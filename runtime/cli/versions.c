@@ -11,18 +11,24 @@ static const char *text_of(const json_t *o, const char *key, const char *fallbac
   return text != NULL && *text != '\0' ? text : fallback;
 }
 
+#define ROW "%-12s  %-11s  %-19s  %-12s  %8s  %8s  %8s  %s\n"
+
 /* ---- versions -------------------------------------------------------------------------------------------*/
 static void print_version(const json_t *v) {
-  char name[16], parent[16], since[32] = "-", reward[32] = "-";
+  char name[16], parent[16], since[32] = "-", reward[32] = "-", counts[2][24] = {"-", "-"};
   const json_t *ms = json_object_get(v, "since_ms"), *r = json_object_get(v, "reward");
   if (!json_is_number(ms)) ms = json_object_get(v, "made_ms");
+  for (int i = 0; i < 2; i++) {
+    const json_t *n = json_object_get(r, i == 0 ? "impressions" : "events");
+    if (json_is_integer(n)) snprintf(counts[i], sizeof counts[i], "%lld", (long long)json_integer_value(n));
+  }
   if (json_is_object(r)) r = json_object_get(r, "value");
   time_t t = (time_t)(json_number_value(ms) / 1000);
   struct tm at;
   if (json_is_number(ms) && localtime_r(&t, &at) != NULL) strftime(since, sizeof since, "%Y-%m-%d %H:%M:%S", &at);
   if (json_is_number(r)) snprintf(reward, sizeof reward, "%.4g", json_number_value(r));
-  printf("%-12s  %-11s  %-19s  %-12s  %-8s  %s\n", ev_client_short(name, json_object_get(v, "version")), text_of(v, "state", "kept"), since,
-         ev_client_short(parent, json_object_get(v, "parent")), reward, text_of(v, "source", "-"));
+  printf(ROW, ev_client_short(name, json_object_get(v, "version")), text_of(v, "state", "kept"), since, ev_client_short(parent, json_object_get(v, "parent")), counts[0],
+         counts[1], reward, text_of(v, "source", "-"));
 }
 
 static ev_status run_versions(json_t *opts) {
@@ -32,7 +38,7 @@ static ev_status run_versions(json_t *opts) {
   const json_t *list = json_is_array(said) ? said : json_object_get(said, "versions"), *v;
   size_t i;
   if (json_array_size(list) == 0) printf("no versions\n");
-  else printf("%-12s  %-11s  %-19s  %-12s  %-8s  %s\n", "version", "state", "since", "parent", "reward", "source");
+  else printf(ROW, "version", "state", "since", "parent", "slates", "events", "reward", "source");
   json_array_foreach(list, i, v) {
     print_version(v);
   }
@@ -44,7 +50,7 @@ static const ev_option client_options[] = {EV_CLIENT_OPTIONS, {EV_OPT_END, NULL,
 
 const ev_verb ev_verb_versions = {
     .name = "versions",
-    .summary = "Lists the versions that a running service keeps: which is live, on trial or in reserve, since when, and what it was made of.",
+    .summary = "Lists the versions that a running service keeps: which is live, on trial or in reserve, since when, made of what, and what its slates earned.",
     .arguments = "",
     .example = "evection versions\nevection versions --url http://127.0.0.1:8080 --token $EVECTION_TOKEN --json",
     .options = client_options,
@@ -67,7 +73,7 @@ static json_t *gate_of(const json_t *opts) { /* NULL: as the service has it */
   return NULL;
 }
 
-static void print_staged(const json_t *said, const char *then) {
+void ev_client_print_staged(const json_t *said, const char *then) {
   char name[16];
   const json_t *gate = json_object_get(said, "gate"), *metric = json_object_get(gate, "metric"), *w;
   const char *done = strcmp(then, "publish") == 0 ? "live" : strcmp(then, "canary") == 0 ? "on trial" : "staged";
@@ -121,7 +127,7 @@ static ev_status run_stage(json_t *opts) {
   snprintf(what, sizeof what, "staging %.100s", source);
   EV_TRY(ev_client_ask(opts, "POST", "/versions", body, what, &said));
   if (ev_opt_flag(opts, "json")) return ev_print_json(said);
-  print_staged(said, then);
+  ev_client_print_staged(said, then);
   json_decref(said);
   return EV_OK;
 }

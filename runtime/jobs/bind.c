@@ -92,6 +92,9 @@ static int jobs_run(lua_State *L) {
     lua_pop(L, 1);
   }
   ev_job_limits limits = {.timeout_s = number(L, "timeout_s", 0, 1e9), .max_memory_bytes = (uint64_t)(number(L, "max_memory_mb", 0, 1e12) * 1024 * 1024)};
+  lua_getfield(L, 1, "confined");
+  if (lua_toboolean(L, -1)) limits.confine_to = b.host.home;
+  lua_pop(L, 1);
 #ifdef __SANITIZE_ADDRESS__ /* the limit on private memory cannot be set: the Lua heap's stands in */
   b.host.max_heap_bytes = limits.max_memory_bytes;
 #endif

@@ -69,16 +69,14 @@ static void run_child(int fd, pid_t parent, const ev_job_limits *limits, ev_job_
     limit(RLIMIT_CPU, (uint64_t)ceil(limits->timeout_s * threads) + 1);
   }
   ev_threads_set(limits->threads > 0 ? limits->threads : 1);
+  if (limits->confine_to != NULL) ev_confine(EV_CONFINE_EVALUATE, limits->confine_to, NULL); /* where it cannot be, the limits have to do */
   ev_buf out = {0};
   ev_status status = run(ctx, job, &out);
-  if (status != EV_OK) {
-    ev_buf_clear(&out);
-    const char *message = ev_error();
-    if (ev_buf_append(&out, message, strlen(message)) != EV_OK) _exit(1);
-  }
-  frame f = {MAGIC, (uint32_t)status, out.len, ev_checksum(out.data != NULL ? out.data : "", out.len)};
+  const char *bytes = status == EV_OK ? out.data : ev_error(); /* sent as it is: there may be no memory left for a copy */
+  size_t len = status == EV_OK ? out.len : strlen(bytes);
+  frame f = {MAGIC, (uint32_t)status, len, ev_checksum(bytes != NULL ? bytes : "", len)};
   write_all(fd, &f, sizeof f);
-  write_all(fd, out.data, out.len);
+  write_all(fd, bytes, len);
   _exit(0);
 }
 

@@ -71,16 +71,17 @@ static ev_status open_kind(ev_model *m) {
 
 static void close_kind(ev_model *m) { ev_free(m->state); }
 
-static ev_status knows(const ev_model *m, ev_slate *s) {
-  if (m->kind != &ev_kind_item_columns) return ev_fail(EV_EINVAL, "a model of kind %s has no columns", m->kind->name);
-  const uint32_t *items = ev_slate_items(s);
-  for (size_t i = 0, n = ev_slate_n(s); i < n; i++)
-    if (items[i] >= m->n_items) return ev_fail(EV_EINVAL, "item %u: the model knows %zu", items[i], m->n_items);
-  return EV_OK;
+static ev_status has_columns(const ev_model *m) {
+  return m->kind == &ev_kind_item_columns ? EV_OK : ev_fail(EV_EINVAL, "a model of kind %s has no columns", m->kind->name);
+}
+
+static const float *row_of(const ev_model *m, uint32_t item) { /* NULL: it came after the data */
+  const item_columns *x = m->state;
+  return item < m->n_items ? x->values + item * x->n : NULL;
 }
 
 ev_status ev_model_fill(const ev_model *m, ev_slate *s) {
-  EV_TRY(knows(m, s));
+  EV_TRY(has_columns(m));
   const item_columns *x = m->state;
   size_t n = ev_slate_n(s);
   float *out[EV_SLATE_MAX_COLUMNS];
@@ -88,13 +89,13 @@ ev_status ev_model_fill(const ev_model *m, ev_slate *s) {
   for (size_t c = 0; c < x->n; c++) out[c] = ev_slate_find(s, x->names[c]); /* making one may have moved the others */
   const uint32_t *items = ev_slate_items(s);
   for (size_t i = 0; i < n; i++) {
-    const float *row = x->values + items[i] * x->n;
-    if (i + 8 < n) {
+    const float *row = row_of(m, items[i]);
+    if (i + 8 < n && items[i + 8] < m->n_items) {
       const float *soon = x->values + items[i + 8] * x->n;
       __builtin_prefetch(soon);
       __builtin_prefetch(soon + x->n - 1); /* most rows lie on two lines */
     }
-    for (size_t c = 0; c < x->n; c++) out[c][i] = row[c];
+    for (size_t c = 0; c < x->n; c++) out[c][i] = row != NULL ? row[c] : 0;
   }
   return EV_OK;
 }
@@ -105,7 +106,7 @@ static int ascending(const void *a, const void *b) {
 }
 
 ev_status ev_model_share(const ev_model *m, const ev_requests *r, ev_slate *s, const char *column, float *out) {
-  EV_TRY(knows(m, s));
+  EV_TRY(has_columns(m));
   EV_TRY(ev_requests_check(r, m->n_items));
   const item_columns *x = m->state;
   size_t c = 0, n = r->history_ptr[1] - r->history_ptr[0], used = 0;
@@ -122,7 +123,12 @@ ev_status ev_model_share(const ev_model *m, const ev_requests *r, ev_slate *s, c
     }
     const uint32_t *items = ev_slate_items(s);
     for (size_t i = 0, n_rows = ev_slate_n(s); i < n_rows; i++) {
-      float own = x->values[items[i] * x->n + c];
+      const float *row = row_of(m, items[i]);
+      if (row == NULL) {
+        out[i] = 0;
+        continue;
+      }
+      float own = row[c];
       size_t at = 0;
       for (size_t len = used; len > 1; len -= len / 2) at += (size_t)(number[at + len / 2] <= own) * (len / 2);
       out[i] = used > 0 && number[at] == own ? share[at] : 0;

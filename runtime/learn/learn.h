@@ -139,11 +139,11 @@ ev_status ev_model_search(const ev_model *m, const ev_requests *r, size_t k, uns
 
 /* Columns of numbers over items, looked up by slates: not a recall and not a ranker, but what one is made of. */
 ev_status ev_fit_item_columns(const char *path, const char *const *names, const float *const *columns, size_t n_columns, size_t n_items); /* columns[c] (n_items), finite. At most EV_SLATE_MAX_COLUMNS; EV_EINVAL */
-/* Makes the model's columns those of the slate, each candidate having its item's number. EV_EINVAL: a model of another kind, an item that it does not know. */
+/* Makes the model's columns those of the slate, each candidate having its item's number; 0 where the model does not know it. EV_EINVAL: a model of another kind. */
 ev_status ev_model_fill(const ev_model *m, ev_slate *s);
 
-/* out (n of the slate): the share of the request's history whose items have the candidate's number in that column; 0 without a history.
- * r->n == 1. EV_EINVAL as above, and: no such column. */
+/* out (n of the slate): the share of the request's history whose items have the candidate's number in that column; 0 without a history, and for an
+ * item that the model does not know. r->n == 1. EV_EINVAL as above, and: no such column. */
 ev_status ev_model_share(const ev_model *m, const ev_requests *r, ev_slate *s, const char *column, float *out);
 
 /* Clusters of the items by the directions of their vectors (ev_clusters). Kinds with item vectors: factors, indexed, vectors.

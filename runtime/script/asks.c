@@ -77,6 +77,29 @@ static ev_status fill_seen(ev_asks *a, const ev_ask *ask) {
   return EV_OK;
 }
 
+/* Those that are not seen. */
+static ev_status fill_arrivals(ev_asks *a, const ev_ask *ask) {
+  if (ask->n_arrivals > EV_ARRIVALS_MAX) return ev_fail(EV_EINVAL, "%zu arrivals: at most %d", ask->n_arrivals, EV_ARRIVALS_MAX);
+  size_t n = 0, first = ask->n_seen; /* of the seen ones that the snapshot has not: they come last */
+  while (ask->n_arrivals > 0 && first > 0 && ONCE(ask->seen[first - 1]) >= a->n_items) first--;
+  for (size_t i = 0; i < ask->n_arrivals; i++) {
+    ev_arrival x = {ONCE(ask->arrivals[i].item), ONCE(ask->arrivals[i].age_s)};
+    bool seen = x.item < a->n_items || x.item == EV_NONE || !(x.age_s >= 0);
+    size_t low = first, high = ask->n_seen;
+    while (low < high && !seen) {
+      size_t middle = low + (high - low) / 2;
+      uint32_t item = ONCE(ask->seen[middle]);
+      seen = item == x.item;
+      if (item < x.item) low = middle + 1;
+      else high = middle;
+    }
+    if (!seen) a->arrivals[n++] = x;
+  }
+  a->request->arrivals = a->arrivals;
+  a->request->n_arrivals = n;
+  return EV_OK;
+}
+
 static ev_status fill(ev_asks *a, const ev_ask *ask) {
   ev_lbatch *b = &a->request->batch;
   EV_TRY(room(&b->history, &a->history_cap, ask->n_history));
@@ -87,6 +110,7 @@ static ev_status fill(ev_asks *a, const ev_ask *ask) {
   }
   b->history_ptr[1] = n;
   EV_TRY(fill_seen(a, ask));
+  EV_TRY(fill_arrivals(a, ask));
   b->user[0] = ask->user < a->n_users ? ask->user : EV_NONE;
   b->r = (ev_requests){1, b->user, b->history_ptr, b->history, b->seen_ptr, b->seen};
   b->serial = ev_lua_batch_serial();
@@ -114,9 +138,15 @@ static bool is_taken(ev_asks *a, uint32_t item) { /* and takes it */
   return false;
 }
 
+static bool is_arrival(const ev_asks *a, uint32_t item) {
+  for (size_t i = 0; i < a->request->n_arrivals; i++)
+    if (a->arrivals[i].item == item) return true;
+  return false;
+}
+
 /* What is wrong with a row, or NULL. */
 static const char *fault(ev_asks *a, uint32_t item, float score) {
-  if (item >= a->n_items) return "the data have no such item";
+  if (item >= a->n_items && !is_arrival(a, item)) return "the data have no such item";
   if (!isfinite(score)) return "its score is no number";
   if (is_seen(&a->request->batch, item)) return "it was seen, or is barred";
   return is_taken(a, item) ? "it is there twice" : NULL;

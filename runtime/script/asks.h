@@ -36,6 +36,7 @@ struct ev_asks {           /* a userdata */
   ev_lrequest *request;    /* anchored by `keep`; filled again for every ask */
   int request_ref;
   size_t history_cap, seen_cap;
+  ev_arrival arrivals[EV_ARRIVALS_MAX]; /* that may come in this slate; the request borrows them */
   size_t collect_at;       /* bytes of the Lua heap from which it is emptied between two nodes */
   ev_answer interim;
   uint32_t turn;           /* of `taken`: an entry of another turn is free */

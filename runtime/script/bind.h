@@ -12,6 +12,7 @@
 #include "../learn/learn.h"
 #include "../reward/reward.h"
 #include "../store/store.h"
+#include "script.h"
 
 #define EV_VECTOR "ev.vector"
 #define EV_SLATE "ev.slate"
@@ -126,6 +127,8 @@ typedef struct ev_lrequest {
   ev_lbatch batch;
   size_t row; /* which asker the script is looking at */
   uint32_t n; /* how many candidates the node wants */
+  const ev_arrival *arrivals; /* (n_arrivals) borrowed: of one that is served */
+  size_t n_arrivals;
 } ev_lrequest;
 ev_lrequest *ev_lua_request(lua_State *L, int arg);
 ev_requests ev_lua_one(const ev_lrequest *q); /* the row alone, borrowed */
@@ -176,6 +179,7 @@ void ev_bind_step(lua_State *L);
 void ev_bind_asks(lua_State *L);
 void ev_bind_columns(lua_State *L); /* after data, fits and models */
 int ev_lua_slate_weigh(lua_State *L); /* a method of slates */
+int ev_lua_request_arrivals(lua_State *L); /* a method of requests */
 void ev_bind_batches(lua_State *L); /* after data, models and graphs: it gives them methods */
 
 #endif

@@ -272,6 +272,33 @@ static ev_status arrange(ev_slate *s, const uint32_t *order, size_t k, float *sc
   return EV_OK;
 }
 
+/* Candidates whose item has an arm, in their order; their arms and features move together. → how many. An item that came after the data has
+ * none: it can be neither chosen nor passed over, and keeps its place. */
+static size_t with_arms(uint32_t *rows, uint32_t *ids, float *x, size_t n, size_t d, uint32_t n_arms) {
+  size_t m = 0;
+  for (size_t i = 0; i < n; i++) {
+    if (ids[i] >= n_arms) continue;
+    if (d > 0 && m < i) memmove(x + m * d, x + i * d, d * sizeof *x);
+    ids[m] = ids[i];
+    rows[m++] = (uint32_t)i;
+  }
+  return m;
+}
+
+/* The k places: of what was chosen (chosen, of rows[0 … m)), and of what stands among the first k and has no arm. order holds the choice. */
+static void fill_places(uint32_t *order, float *p, float *error, size_t k, const uint32_t *rows, size_t m, size_t chosen) {
+  uint32_t place = (uint32_t)k;
+  size_t next = m;
+  while (next > 0 && rows[next - 1] >= k) next--;
+  while (place-- > 0) { /* from the last, so that nothing is overwritten that is still to move */
+    bool has_arm = next > 0 && rows[next - 1] == place;
+    if (has_arm) next--, chosen--;
+    order[place] = has_arm ? rows[order[chosen]] : place;
+    p[place] = has_arm ? p[chosen] : 1;
+    error[place] = has_arm ? error[chosen] : 0;
+  }
+}
+
 /* state:choose(slate, options): puts the chosen candidates first; slate.propensity says with which probability each stands where it does,
  * given those above, slate.propensity_error how far that may be off. Remembers them for state:reward unless remember = false. */
 static int arms_choose(lua_State *L) {
@@ -283,30 +310,31 @@ static int arms_choose(lua_State *L) {
   lua_settop(L, 3);
   ev_choice_options o = choice_at(L, 3, of->kind, n);
   size_t k = o.k;
-  uint32_t *ids = ev_lua_scratch(L, 2 * n, sizeof *ids), *order = ids + n;
+  uint32_t *ids = ev_lua_scratch(L, 3 * n, sizeof *ids), *order = ids + n, *rows = order + n;
   float *numbers = ev_lua_scratch(L, 4 * n + n * d + k * d, sizeof *numbers), *p = numbers, *error = p + n, *scores = error + n, *moved = scores + n, *x = moved + n, *keep = x + n * d;
   uint64_t *keys = ev_lua_scratch(L, k, sizeof *keys);
   bool own = arms_field(L, 3, ids, n, of->n), per_item = of->kind == EV_ARMS_COUNTS || (of->kind == EV_ARMS_WEIGHTS && d == 0) || of->n > 1;
   if (of->kind == EV_ARMS_WEIGHTS && d > 0) per_item = false;
-  if (!own && per_item) {
-    for (size_t i = 0; i < n; i++) {
-      ids[i] = ev_slate_items(s)[i];
-      if (ids[i] >= of->n) return luaL_error(L, "item %d has no arm among %d; options.arms may name one for each candidate", (int)ids[i], (int)of->n);
-    }
-  }
   if (of->kind == EV_ARMS_WEIGHTS && d > 0) advice_of(L, 3, s, x, d);
   else if (d > 0) features_of(L, 3, s, x, d);
-  const uint32_t *arms = own || per_item ? ids : NULL;
-  EV_CHECK(L, ev_arms_choose(a, order, p, error, d > 0 ? keep : NULL, arms, d > 0 ? x : NULL, n, &o));
-  if (ev_lua_field_bool(L, 3, "remember", true) && of->window >= k && k > 0) {
-    uint32_t user = user_field(L, 3), *shown = ids; /* arms of the chosen, in their order */
-    uint32_t *chosen = ev_lua_scratch(L, k, sizeof *chosen);
-    for (size_t i = 0; i < k; i++) {
-      keys[i] = key_of(user, ev_slate_items(s)[order[i]]);
-      chosen[i] = arms != NULL ? shown[order[i]] : 0;
-    }
-    EV_CHECK(L, ev_arms_show(a, keys, chosen, d > 0 ? keep : NULL, p, k));
+  size_t m = n; /* that have arms */
+  if (!own && per_item) {
+    memcpy(ids, ev_slate_items(s), n * sizeof *ids);
+    m = with_arms(rows, ids, x, n, d, of->n);
+    for (size_t i = 0; m < n && i < k; i++) o.k -= ev_slate_items(s)[i] >= of->n;
   }
+  const uint32_t *arms = own || per_item ? ids : NULL;
+  if (m > 0) EV_CHECK(L, ev_arms_choose(a, order, p, error, d > 0 ? keep : NULL, arms, d > 0 ? x : NULL, m, &o));
+  if (ev_lua_field_bool(L, 3, "remember", true) && of->window >= o.k && o.k > 0) {
+    uint32_t user = user_field(L, 3);
+    uint32_t *chosen = ev_lua_scratch(L, o.k, sizeof *chosen); /* arms of the chosen, in their order */
+    for (size_t i = 0; i < o.k; i++) {
+      keys[i] = key_of(user, ev_slate_items(s)[m < n ? rows[order[i]] : order[i]]);
+      chosen[i] = arms != NULL ? ids[order[i]] : 0;
+    }
+    EV_CHECK(L, ev_arms_show(a, keys, chosen, d > 0 ? keep : NULL, p, o.k));
+  }
+  if (m < n) fill_places(order, p, error, k, rows, m, o.k);
   EV_CHECK(L, arrange(s, order, k, scores, moved));
   float *column;
   EV_CHECK(L, ev_slate_column(s, "propensity", &column));

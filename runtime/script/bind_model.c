@@ -193,6 +193,8 @@ static int request_index(lua_State *L) { /* request.user (nil for a stranger), r
     lua_pushcfunction(L, request_history);
   } else if (strcmp(key, "top") == 0) {
     lua_pushcfunction(L, request_top);
+  } else if (strcmp(key, "arrivals") == 0) {
+    lua_pushcfunction(L, ev_lua_request_arrivals);
   } else {
     lua_pushnil(L);
   }
@@ -267,15 +269,27 @@ static int model_recall(lua_State *L) { /* model:recall(request, slate[, n[, eff
   return 0;
 }
 
-static int model_score(lua_State *L) { /* model:score(request, slate) → vector, one score a candidate */
+static int model_score(lua_State *L) { /* model:score(request, slate) → vector, one score a candidate; 0 where the model does not know the item */
   ev_lmodel *h = ev_lua_model(L, 1);
   ev_lrequest *q = ev_lua_request(L, 2);
   ev_slate *s = ev_lua_slate(L, 3);
   EV_CHECK(L, fits_snapshot(h, q));
-  size_t n = ev_slate_n(s);
+  size_t n = ev_slate_n(s), known = 0, n_items = ev_model_n_items(h->model);
+  const uint32_t *items = ev_slate_items(s);
   float *out = ev_lua_new_vector(L, n);
   ev_requests one = ev_lua_one(q);
-  EV_CHECK(L, ev_model_score(h->model, &one, ev_slate_items(s), n, out));
+  while (known < n && items[known] < n_items) known++;
+  if (known == n) {
+    EV_CHECK(L, ev_model_score(h->model, &one, items, n, out));
+    return 1;
+  }
+  uint32_t *ids = ev_lua_scratch(L, n, sizeof *ids); /* there are arrivals among them */
+  known = 0;
+  for (size_t i = 0; i < n; i++)
+    if (items[i] < n_items) ids[known++] = items[i];
+  if (known > 0) EV_CHECK(L, ev_model_score(h->model, &one, ids, known, out));
+  for (size_t i = n; i-- > 0;) out[i] = items[i] < n_items ? out[--known] : 0;
+  lua_pop(L, 1);
   return 1;
 }
 

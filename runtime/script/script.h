@@ -36,6 +36,12 @@ ev_status ev_host_run(ev_host *h, const char *path, int argc, char **argv);
  * What a script worker does (lua/evection/serve.lua): a version is loaded and warmed once, then asked. After a fork the child may go
  * on asking. What is asked and what comes back are plain memory, which processes may share. */
 #define EV_ASK_MAX 500
+#define EV_ARRIVALS_MAX 256
+typedef struct ev_arrival {       /* an item that the snapshot has not, and that may come */
+  uint32_t item;                  /* its number, behind the snapshot's items */
+  double age_s;                   /* since it was put; not negative */
+} ev_arrival;
+
 typedef struct ev_ask {           /* borrowed */
   uint32_t user;                  /* index in the snapshot; EV_NONE: a stranger */
   const uint32_t *history;        /* (n_history) items, oldest first; those that the snapshot has not are left out */
@@ -43,6 +49,9 @@ typedef struct ev_ask {           /* borrowed */
   const uint32_t *seen;           /* (n_seen) ascending: not in the slate */
   size_t n_seen;
   const uint64_t *barred;         /* a bit for each of the snapshot's items that a filter leaves out; NULL: none */
+  const ev_arrival *arrivals;     /* (n_arrivals) distinct, the youngest first, at most EV_ARRIVALS_MAX: of items that the snapshot has not, these alone
+                                   * are taken from a node, unless they are seen; none of them is barred */
+  size_t n_arrivals;
   size_t n;                       /* 1 … EV_ASK_MAX */
   uint64_t deadline_ns;           /* by ev_now_ns; 0: none */
   bool explain;

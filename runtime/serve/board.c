@@ -5,7 +5,9 @@
  * A box's head and tail are one 64-bit word: the front moves the tail, its worker the head, and a worker that wants to leave
  * closes the box in the same exchange that proves it empty. A worker sleeps on the word's low half (futex); the front wakes it
  * only when it says that it sleeps, so under load a hand-over needs no system call. */
+#include <errno.h>
 #include <linux/futex.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -42,6 +44,17 @@ void board_free(board *b) {
 slot *board_slot(board *b, uint32_t i) { return (slot *)(void *)((char *)b + slots_at()) + i; }
 
 uint64_t *board_mask(board *b, uint32_t i) { return (uint64_t *)(void *)((char *)b + masks_at()) + (size_t)i * b->n_mask_words; }
+
+size_t board_confined(const board *b, size_t *n_workers) {
+  size_t n = 0, all = 0;
+  for (size_t i = 0; i < SEATS_MAX; i++) {
+    if (atomic_load(&b->seats[i].state) != SEAT_READY) continue;
+    all++;
+    n += atomic_load(&b->seats[i].confined) != 0;
+  }
+  if (n_workers != NULL) *n_workers = all;
+  return n;
+}
 
 /* Written seldom and read by people: whoever comes in between waits a moment. A holder that was killed is passed over. */
 static void lock_error(board *b) {
@@ -137,4 +150,24 @@ size_t box_salvage(board *b, uint32_t at, uint32_t entries[BOX_DEPTH]) {
   atomic_store(&s->pid, 0);
   atomic_store(&s->state, SEAT_FREE);
   return n;
+}
+
+static bool end_seat(seat *s, int32_t pid) {
+  return atomic_load(&s->pid) == pid && atomic_compare_exchange_strong(&s->state, &(uint32_t){SEAT_READY}, SEAT_DEAD);
+}
+
+bool seats_bury(board *b, pid_t pid) {
+  bool any = false;
+  for (size_t i = 0; i < SEATS_MAX; i++) any |= end_seat(&b->seats[i], (int32_t)pid);
+  return any;
+}
+
+bool seats_bury_lost(board *b, uint32_t team) {
+  bool any = false;
+  for (size_t i = team * TEAM_SEATS; i < (team + 1) * TEAM_SEATS; i++) {
+    seat *s = &b->seats[i];
+    int32_t pid = atomic_load(&s->pid);
+    if (atomic_load(&s->state) == SEAT_READY && pid > 0 && kill(pid, 0) != 0 && errno == ESRCH) any |= end_seat(s, pid);
+  }
+  return any;
 }

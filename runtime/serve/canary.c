@@ -339,6 +339,7 @@ void canary_event(canary *c, const char *user, double value, const char *const *
     canary_unit *unit = canary_unit_of(c, u->number);
     if (now < unit->until_ms) {
       unit->earned += value;
+      c->n.events[unit->arm]++;
       for (size_t i = 0; i < n_agents; i++) {
         uint32_t agent = agent_of(c, agents[i]);
         if (agent == EV_NONE || !canary_credited(c, unit, agent, value)) c->n.uncredited++;

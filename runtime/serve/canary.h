@@ -89,7 +89,7 @@ typedef struct canary_counts { /* guarded by `hot` */
   int64_t now_ms;            /* the latest that was said: time never goes back */
   int64_t started_ms;
   uint64_t slates[2], degraded[2], latency[2][CANARY_BUCKETS];
-  uint64_t opened[2];
+  uint64_t opened[2], events[2]; /* users; events that count for one who is measured */
   uint64_t ignored;          /* slates of users beyond the bound, or for whom there was no memory */
   uint64_t mixed;            /* slates of the other arm than the user's unit */
   uint64_t unseen;           /* observations of the guardrails that were lost: nobody ticked */

@@ -358,7 +358,7 @@ json_t *canary_status(const canary *kept) {
   const canary_book *b = &c->book;
   ev_canary_result r;
   ev_canary_read(&b->outer, &r);
-  json_t *status = json_object(), *units = json_object(), *slates = json_object(), *outer = json_object(), *inner = json_array(), *history = json_array();
+  json_t *status = json_object(), *units = json_object(), *slates = json_object(), *events = json_object(), *outer = json_object(), *inner = json_array(), *history = json_array();
   set_text(status, "champion", b->o.champion);
   set_text(status, "challenger", b->o.challenger);
   set(status, "share", b->o.share);
@@ -369,9 +369,11 @@ json_t *canary_status(const canary *kept) {
   for (int arm = 0; arm < 2; arm++) {
     set_int(units, arm_names[arm], b->outer.n[arm]);
     set_int(slates, arm_names[arm], n.slates[arm]);
+    set_int(events, arm_names[arm], n.events[arm]);
   }
   json_object_set_new(status, "units", units);
   json_object_set_new(status, "slates", slates);
+  json_object_set_new(status, "events", events);
   set_int(status, "in_flight", n.tail - n.head);
   set_int(status, "users", n.tail);
   set_int(status, "users_max", CANARY_USERS_MAX);

@@ -6,6 +6,7 @@
  *
  * Writing: everything is checked and memory taken, then the table is written and synced, and only then what readers share is changed,
  * which cannot fail. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -127,6 +128,13 @@ static void side_close(live_side *s) {
   pthread_rwlock_destroy(&s->lock);
 }
 
+/* An item that may be shown and was put then, in seconds; NaN: it is no arrival, or none any more. */
+static void arrives(catalog *c, uint32_t item, double put_s) {
+  if (item < c->sides[CATALOG_ITEM].n_snapshot) return;
+  if (isnan(put_s)) c->n_arrivals = arrivals_remove(c->arrivals, c->n_arrivals, item);
+  else c->n_arrivals = arrivals_insert(c->arrivals, c->n_arrivals, (arrival){item, llround(1000 * put_s)});
+}
+
 /* What a table says, at the start: indices for what the snapshot has not, flags, hidden items. */
 static ev_status side_read(catalog *c, live_side *s) {
   ev_items_reader r;
@@ -154,6 +162,7 @@ static ev_status side_read(catalog *c, live_side *s) {
     atomic_store_explicit(flags_at(s, i), (uint8_t)(FLAG_LIVE | (gone ? FLAG_GONE : 0)), memory_order_release);
     atomic_store_explicit(row_at(s, row), i + 1, memory_order_release);
     if (hidden) mask_hide(c, i, true);
+    if (s->of == EV_ITEM) arrives(c, i, hidden ? NAN : entry_put_time(&r, row));
   }
   ev_items_end(&r);
   return status;
@@ -188,6 +197,7 @@ ev_status catalog_open(catalog **out, const char *folder, const ev_snapshot *s, 
   if (status == EV_OK) status = side_open(&c->sides[CATALOG_ITEM], EV_ITEM, s, folder, most < LIVE_ITEMS_MAX ? most : LIVE_ITEMS_MAX);
   if (status == EV_OK) status = side_open(&c->sides[CATALOG_USER], EV_USER, s, folder, NEW_USERS_MAX);
   for (int i = 0; i < 2 && status == EV_OK; i++) status = side_read(c, &c->sides[i]);
+  if (status == EV_OK) arrivals_put(b, c->arrivals, c->n_arrivals);
   if (status != EV_OK) catalog_close(c);
   else *out = c;
   return status;
@@ -284,11 +294,13 @@ json_t *catalog_list(const catalog *c, catalog_side side, const char *after, siz
 }
 
 /* ---- Writing -------------------------------------------------------------------------------------------*/
-static bool item_flag(const ev_item *x, const char *field) {
+static double item_number(const ev_item *x, const char *field) { /* NaN: it has none */
   for (size_t i = 0; i < x->n_fields; i++)
-    if (strcmp(x->fields[i].name, field) == 0) return true;
-  return false;
+    if (strcmp(x->fields[i].name, field) == 0) return x->fields[i].number;
+  return NAN;
 }
+
+static bool item_flag(const ev_item *x, const char *field) { return item_number(x, field) > 0; }
 
 /* What readers share, once the table has it. rows (n): where the items were before. */
 static void show(catalog *c, live_side *s, const ev_item *items, char **ids, const uint32_t *rows, size_t n) {
@@ -310,9 +322,12 @@ static void show(catalog *c, live_side *s, const ev_item *items, char **ids, con
     atomic_store_explicit(flags_at(s, at), (uint8_t)flags, memory_order_release);
     if (s->of == EV_ITEM && !hidden) mask_hide(c, at, false);
     if (row != EV_NONE) atomic_store_explicit(row_at(s, row), at + 1, memory_order_release);
+    if (s->of == EV_ITEM) arrives(c, at, hidden ? NAN : item_number(&items[i], FIELD_PUT) + item_number(&items[i], FIELD_PUT_REST));
   }
   ev_items_end(&r);
-  if (s->of == EV_ITEM) atomic_fetch_add_explicit(&c->generation, 1, memory_order_acq_rel);
+  if (s->of != EV_ITEM) return;
+  arrivals_put(c->board, c->arrivals, c->n_arrivals);
+  atomic_fetch_add_explicit(&c->generation, 1, memory_order_acq_rel);
 }
 
 /* With the writer's lock held. */
@@ -370,6 +385,11 @@ static ev_status add_entry(const live_side *s, ev_item_batch *b, const json_t *e
   ev_items *t = table_of(s);
   if (t != NULL) ev_items_begin(&r, t);
   ev_status status = entry_encode(b, s, t != NULL ? &r : NULL, id, merge ? whole : entry);
+  uint32_t i = s->of == EV_ITEM ? side_find(s, id, strlen(id)) : 0, row = t != NULL ? ev_items_find(&r, id, strlen(id)) : EV_NONE;
+  if (status == EV_OK && i >= s->n_snapshot && s->of == EV_ITEM) { /* one that is put again came when it came */
+    double put_s = row != EV_NONE ? entry_put_time(&r, row) : NAN;
+    status = entry_put_at(b, isnan(put_s) ? (double)ev_wall_ms() / 1000 : put_s);
+  }
   if (t != NULL) ev_items_end(&r);
   json_decref(whole);
   return status;
@@ -422,6 +442,8 @@ static ev_status take_out(catalog *c, live_side *s, uint32_t i, const char *id) 
   atomic_store_explicit(flags_at(s, i), FLAG_GONE, memory_order_release);
   if (s->of == EV_ITEM) {
     mask_hide(c, i, true);
+    arrives(c, i, NAN);
+    arrivals_put(c->board, c->arrivals, c->n_arrivals);
     atomic_fetch_add_explicit(&c->generation, 1, memory_order_acq_rel);
   }
   return EV_OK;

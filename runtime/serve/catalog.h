@@ -17,6 +17,8 @@
 /* Fields of a live entry that nobody names: those of JSON never begin with '_'. */
 #define FIELD_HIDDEN "_hidden"   /* FLOAT 1 */
 #define FIELD_DELETED "_deleted" /* FLOAT 1: an entry of the snapshot that is not to come back */
+#define FIELD_PUT "_put"         /* FLOAT: when an item that the snapshot has not was put, in seconds; and what 32 bits leave of it */
+#define FIELD_PUT_REST "_put_rest"
 #define FIELD_REST "_time"       /* FLOAT: what 32 bits leave of `time`; both together have it to some 10 microseconds */
 
 #define FLAG_LIVE 1u             /* has an entry in the live table, which stands for all of it */
@@ -58,6 +60,8 @@ struct catalog {
   kept_mask masks[MASKS_MAX];    /* 0 is not used here */
   uint64_t clock;
   const ev_column *title;        /* of the snapshot; NULL: none */
+  arrival arrivals[ARRIVALS_MAX]; /* what the board has, under `writer` */
+  size_t n_arrivals;
 };
 
 /* ---- catalog.c -------------------------------------------------------------------------------------------*/
@@ -69,11 +73,14 @@ bool column_titles(const char *name);                               /* a column 
 /* ---- catalog_json.c --------------------------------------------------------------------------------------*/
 /* The id of an entry: a text, or a whole number, which is kept as text. EV_EINVAL names entry `at`. */
 ev_status entry_id(const live_side *s, const json_t *entry, size_t at, char out[USER_MAX]);
+ev_status entry_put_at(ev_item_batch *b, double s); /* of the last one added: when it was put; and of a row: NaN: nobody has put it */
+double entry_put_time(const ev_items_reader *r, uint32_t row);
 /* Adds an entry to a batch. A value takes the type that its column has; r: a reader of the live table, or NULL. */
 ev_status entry_encode(ev_item_batch *b, const live_side *s, const ev_items_reader *r, const char *id, const json_t *entry);
 json_t *entry_decode(const live_side *s, const ev_items_reader *r, uint32_t row); /* NULL: deleted, or no memory */
 json_t *entry_of_snapshot(const live_side *s, uint32_t index);
 bool entry_flag(const ev_items_reader *r, uint32_t row, const char *field);
+double entry_number(const ev_items_reader *r, uint32_t row, const char *field); /* NaN: it has none */
 
 /* ---- masks.c ---------------------------------------------------------------------------------------------*/
 ev_status masks_open(catalog *c);

@@ -219,13 +219,23 @@ static json_t *begin(const live_side *s, const char *id, size_t len, bool hidden
   return o;
 }
 
-bool entry_flag(const ev_items_reader *r, uint32_t row, const char *field) {
+double entry_number(const ev_items_reader *r, uint32_t row, const char *field) {
   for (size_t i = 0; i < ev_items_n_columns(r); i++) {
     const ev_column *c = ev_items_column_at(r, i);
-    if (strcmp(c->name, field) == 0) return c->type == EV_FLOAT && row < c->n_rows && c->values[row] > 0;
+    if (strcmp(c->name, field) == 0) return c->type == EV_FLOAT && row < c->n_rows ? (double)c->values[row] : NAN;
   }
-  return false;
+  return NAN;
 }
+
+ev_status entry_put_at(ev_item_batch *b, double s) {
+  float near = (float)s;
+  EV_TRY(ev_item_batch_field(b, FIELD_PUT, strlen(FIELD_PUT), EV_FLOAT, (double)near));
+  return ev_item_batch_field(b, FIELD_PUT_REST, strlen(FIELD_PUT_REST), EV_FLOAT, s - (double)near);
+}
+
+double entry_put_time(const ev_items_reader *r, uint32_t row) { return entry_number(r, row, FIELD_PUT) + entry_number(r, row, FIELD_PUT_REST); }
+
+bool entry_flag(const ev_items_reader *r, uint32_t row, const char *field) { return entry_number(r, row, field) > 0; }
 
 json_t *entry_decode(const live_side *s, const ev_items_reader *r, uint32_t row) {
   size_t len;

@@ -84,10 +84,11 @@ static void stage_or(supervisor *s, const char *version, const char *then, json_
 
 static json_t *live(const supervisor *s, const member *champion) {
   char error[1024];
+  size_t n_workers, n_confined = board_confined(s->b, &n_workers);
   board_error(s->b, error);
-  return json_pack("{s:s, s:s, s:s, s:I, s:I, s:s}", "version", champion != NULL ? champion->version : "", "composition", champion != NULL ? champion->source : s->source,
+  return json_pack("{s:s, s:s, s:s, s:I, s:I, s:b, s:s}", "version", champion != NULL ? champion->version : "", "composition", champion != NULL ? champion->source : s->source,
                    "data", s->o->data, "since_ms", (json_int_t)(champion != NULL ? champion->since_ms : 0), "generation",
-                   (json_int_t)atomic_load(&s->b->reloads) + (champion != NULL), "error", error);
+                   (json_int_t)atomic_load(&s->b->reloads) + (champion != NULL), "confined", n_workers > 0 && n_confined == n_workers, "error", error);
 }
 
 static void verdict(supervisor *s, const json_t *command) { /* of the canary's own tests */

@@ -17,6 +17,7 @@ typedef struct asked { /* a call that waits for the supervisor */
   call *c;
   json_int_t ticket;
   unsigned code;
+  bool rewarded;       /* a list of versions, to which the ledger has to say something */
   json_t *body;
   struct asked *next;
 } asked;
@@ -61,7 +62,7 @@ ev_status control_ask(call *c, json_t *command) {
   }
   pthread_mutex_lock(&lock);
   if (tickets == 0) tickets = (json_int_t)ev_wall_ms() << 16; /* never again one that a front before had: its answer may still come */
-  *a = (asked){.c = c, .ticket = ++tickets, .next = waiting};
+  *a = (asked){.c = c, .ticket = ++tickets, .rewarded = op != NULL && strcmp(op, "versions") == 0, .next = waiting};
   waiting = a;
   json_object_set_new(command, "ticket", json_integer(a->ticket));
   ev_status status = say(call_front(c), command);
@@ -76,7 +77,7 @@ ev_status control_ask(call *c, json_t *command) {
   return status;
 }
 
-static void answered(const front *f, const json_t *said) {
+static void answered(const front *f, json_t *said) {
   json_int_t ticket = json_integer_value(json_object_get(said, "ticket"));
   pthread_mutex_lock(&lock);
   asked **at = &waiting;
@@ -87,6 +88,7 @@ static void answered(const front *f, const json_t *said) {
     *at = a->next;
     a->code = (unsigned)json_integer_value(json_object_get(said, "code"));
     a->body = json_incref(json_object_get(said, "body"));
+    json_object_del(said, "body"); /* from now on it is that thread's alone */
     a->next = t->told;
     t->told = a;
     bell_ring(f->bells->thread[t->index]);
@@ -116,6 +118,7 @@ void control_collect(http_thread *t) {
   while (list != NULL) {
     asked *a = list;
     list = a->next;
+    if (a->rewarded && a->code == 200) versions_rewarded(t->f, a->body);
     call_json(a->c, a->code, a->body);
     call_go_on(a->c);
     free(a);
@@ -152,6 +155,18 @@ static void read_options(canary_options *out, const json_t *o) {
   if (automatic != NULL) out->automatic = json_is_true(automatic);
 }
 
+/* Instead of what runs. */
+static void put_canary(front *f, canary *c, lately *slates) {
+  pthread_rwlock_wrlock(&f->canary_lock);
+  canary *before = f->canary;
+  lately *slates_before = f->lately;
+  f->canary = c;
+  f->lately = slates;
+  pthread_rwlock_unlock(&f->canary_lock);
+  canary_free(before);
+  lately_free(slates_before);
+}
+
 void canary_begin(front *f, const json_t *options) {
   canary_options o;
   char path[4096];
@@ -164,20 +179,12 @@ void canary_begin(front *f, const json_t *options) {
     canary_free(kept);
     if (canary_new(&c, &o) != EV_OK) ev_log(EV_LOG_ERROR, "canary: %s", ev_error());
   }
-  pthread_rwlock_wrlock(&f->canary_lock);
-  canary *before = f->canary;
-  f->canary = c;
-  pthread_rwlock_unlock(&f->canary_lock);
-  canary_free(before);
+  lately *slates = c != NULL ? lately_new() : NULL;
+  if (c != NULL && slates == NULL) ev_log(EV_LOG_WARN, "canary: no memory for who proposed what: rewards are not told by agent");
+  put_canary(f, c, slates);
 }
 
-void canary_end(front *f) {
-  pthread_rwlock_wrlock(&f->canary_lock);
-  canary *c = f->canary;
-  f->canary = NULL;
-  pthread_rwlock_unlock(&f->canary_lock);
-  canary_free(c);
-}
+void canary_end(front *f) { put_canary(f, NULL, NULL); }
 
 void canary_work(front *f) {
   static int64_t saved_ms;

@@ -21,6 +21,20 @@ struct dispatch {
   job *of_slot[SLOTS_MAX];
 };
 
+/* Nobody answers into it any more; false: somebody is at it just now. */
+static bool vacate(slot *s) {
+  uint32_t use, state = slot_state_of(s, &use);
+  return state != SLOT_WRITING && ((state != SLOT_RUNNING && state != SLOT_READY) || slot_move(s, use, (slot_state)state, SLOT_CLOSED));
+}
+
+static uint32_t set_free(slot *s) { /* → its next use: who is late by one changes nothing */
+  uint32_t use;
+  slot_state_of(s, &use);
+  use = (use + 1) & 0x3fffff;
+  atomic_store(&s->state, use << 3 | SLOT_FREE);
+  return use;
+}
+
 ev_status dispatch_open(dispatch **out, front *f) {
   *out = NULL;
   dispatch *d = ev_zalloc(1, sizeof *d);
@@ -28,11 +42,9 @@ ev_status dispatch_open(dispatch **out, front *f) {
   d->f = f;
   pthread_mutex_init(&d->lock, NULL);
   for (size_t i = 0; i < TEAMS_MAX; i++) d->end[i] = &d->first[i];
-  for (uint32_t i = 0; i < SLOTS_MAX; i++) { /* what an earlier front left there is nobody's: workers see another use, and drop it */
+  for (uint32_t i = 0; i < SLOTS_MAX; i++) { /* what an earlier front left there is nobody's */
     slot *s = board_slot(f->b, i);
-    uint32_t use;
-    slot_state_of(s, &use);
-    atomic_store(&s->state, ((use + 1) & 0x3fffff) << 3 | SLOT_FREE);
+    if (vacate(s)) set_free(s);
   }
   *out = d;
   return EV_OK;
@@ -45,16 +57,18 @@ void dispatch_close(dispatch *d) {
 }
 
 /* ---- Slots ---------------------------------------------------------------------------------------------*/
+static void set_n_jobs(http_thread *t, size_t n) { __atomic_store_n(&t->n_jobs, n, __ATOMIC_RELAXED); } /* other threads count them */
+
 slot *dispatch_begin(http_thread *t, job *j) {
-  if (t->n_free == 0 || (j->call == NULL && t->n_lessons > SLOTS_MAX / t->f->n_threads / 4)) return NULL;
+  if (j->call == NULL && t->n_lessons > SLOTS_MAX / t->f->n_threads / 4) return NULL;
+  while (t->n_free > 0 && !vacate(board_slot(t->f->b, t->free_slots[t->n_free - 1]))) t->lost[t->n_lost++] = t->free_slots[--t->n_free]; /* an earlier front's worker writes there */
+  if (t->n_free == 0) return NULL;
   j->slot = t->free_slots[--t->n_free];
   slot *s = board_slot(t->f->b, j->slot);
-  uint32_t use;
-  slot_state_of(s, &use);
-  j->use = (use + 1) & 0x3fffff;
-  atomic_store(&s->state, j->use << 3 | SLOT_FREE);
+  j->use = set_free(s);
   s->thread = (uint32_t)t->index;
-  t->jobs[t->n_jobs++] = j;
+  t->jobs[t->n_jobs] = j;
+  set_n_jobs(t, t->n_jobs + 1);
   t->n_lessons += j->call == NULL;
   return s;
 }
@@ -86,7 +100,8 @@ static void give_back(http_thread *t, job *j) {
   t->n_lessons -= j->call == NULL;
   for (size_t i = 0; i < t->n_jobs; i++)
     if (t->jobs[i] == j) {
-      t->jobs[i] = t->jobs[--t->n_jobs];
+      t->jobs[i] = t->jobs[t->n_jobs - 1];
+      set_n_jobs(t, t->n_jobs - 1);
       break;
     }
 }
@@ -94,9 +109,8 @@ static void give_back(http_thread *t, job *j) {
 static void find_lost(http_thread *t) {
   for (size_t i = t->n_lost; i-- > 0;) {
     slot *s = board_slot(t->f->b, t->lost[i]);
-    uint32_t use, state = slot_state_of(s, &use);
-    if (state == SLOT_WRITING || (state == SLOT_RUNNING && !slot_move(s, use, SLOT_RUNNING, SLOT_CLOSED))) continue;
-    atomic_store(&s->state, use << 3 | SLOT_FREE);
+    if (!vacate(s)) continue;
+    set_free(s);
     t->free_slots[t->n_free++] = t->lost[i];
     t->lost[i] = t->lost[--t->n_lost];
   }
@@ -108,7 +122,7 @@ bool dispatch_ready(const http_thread *t) {
   return false;
 }
 
-size_t dispatch_outstanding(const http_thread *t) { return t->n_jobs; }
+size_t dispatch_outstanding(const http_thread *t) { return __atomic_load_n(&t->n_jobs, __ATOMIC_RELAXED); }
 
 /* ---- Workers -------------------------------------------------------------------------------------------*/
 /* The seat of the team with the shortest box below `most`, or -1. */
@@ -152,20 +166,24 @@ static void put(dispatch *d, job *j) { /* in a box, or in the queue before them 
 
 static bool can_serve(const board *b, uint32_t place) { return place != 0 && atomic_load(&b->teams[place - 1].state) == TEAM_READY; }
 
-/* Which team gets it: of the user's arm; the reserve when there is none, and for a second try. → false: nobody can */
+/* Who answers what team + 1 = `place` fails at: the champion, or if that is the one, the reserve. 0: nobody */
+static uint32_t behind(const board *b, uint32_t place) {
+  uint32_t champion = atomic_load(&b->champion), reserve = atomic_load(&b->reserve);
+  if (champion != place && can_serve(b, champion)) return champion;
+  return reserve != place && can_serve(b, reserve) ? reserve : 0;
+}
+
+/* Which team gets it: of the user's arm, or for a second try the one behind. → false: nobody can */
 static bool choose(const board *b, job *j) {
-  uint32_t champion = atomic_load(&b->champion), challenger = atomic_load(&b->challenger), reserve = atomic_load(&b->reserve);
-  uint32_t place = j->challenger ? challenger : champion;
-  if (j->second) place = j->challenger && can_serve(b, champion) ? champion : reserve; /* a challenger's users fall back on the champion */
-  if (!can_serve(b, place) && !j->second) place = can_serve(b, champion) ? champion : reserve;
-  if (!can_serve(b, place)) return false;
+  uint32_t place = j->second ? behind(b, j->team + 1) : atomic_load(j->challenger ? &b->challenger : &b->champion);
+  if (!j->second && !can_serve(b, place)) place = behind(b, place);
+  if (place == 0) return false;
   j->team = place - 1;
+  memcpy(j->version, b->teams[j->team].version, sizeof j->version);
   return true;
 }
 
-static bool has_second(const board *b, const job *j) {
-  return j->call != NULL && !j->second && can_serve(b, j->challenger ? atomic_load(&b->champion) : atomic_load(&b->reserve));
-}
+static bool has_second(const board *b, const job *j) { return j->call != NULL && !j->second && behind(b, j->team + 1) != 0; }
 
 /* What is over when: with somebody behind, half of the time is his. */
 static void set_times(const front *f, job *j, slot *s) {
@@ -210,8 +228,10 @@ void dispatch_send(http_thread *t, job *j) {
 }
 
 /* ---- What comes back -----------------------------------------------------------------------------------*/
+static bool lay_about(const job *j, const slot *s) { return s->taken_ns + s->least_ns > j->due_ns; } /* in a queue, for most of its time */
+
 static void strike(const front *f, const job *j, const slot *s) {
-  if (s->taken_ns + s->least_ns > j->due_ns) return; /* it lay in a queue for most of its time */
+  if (lay_about(j, s)) return;
   uint32_t n = atomic_fetch_add(&f->b->teams[j->team].strikes, 1) + 1;
   if (n >= atomic_load(&f->b->strikes_max)) bell_ring(f->bells->supervisor);
 }
@@ -224,15 +244,17 @@ static void finish(http_thread *t, job *j, slot *s, const ev_answer *answer, boo
 /* The reserve's turn; false: there is none, or no time. */
 static bool again(http_thread *t, job *j, slot *s) {
   if (!has_second(t->f->b, j) || ev_now_ns() + 2000000 >= j->end_ns) return false;
-  job before = *j;
-  j->second = true;
-  if (!choose(t->f->b, j) || j->team == before.team) {
-    *j = before;
-    return false;
-  }
   pthread_mutex_lock(&t->f->dispatch->lock); /* an entry that still lies in a box is of an earlier use */
   t->f->dispatch->of_slot[j->slot] = NULL;
+  unqueue(t->f->dispatch, j); /* of the team that it waited for */
   pthread_mutex_unlock(&t->f->dispatch->lock);
+  uint32_t before = j->team;
+  j->second = true;
+  if (!choose(t->f->b, j) || j->team == before) {
+    j->team = before;
+    j->second = false;
+    return false;
+  }
   j->use = (j->use + 1) & 0x3fffff;
   j->pushed = false;
   atomic_fetch_add(&t->n.second_tries, 1);
@@ -247,10 +269,13 @@ static void done(http_thread *t, job *j, slot *s) {
     finish(t, j, s, &s->answer, j->second || s->answer.degraded != 0);
     return;
   }
-  if (s->failed != FAILED_DEAD) { /* a death is a strike only if the team says so */
+  if (j->call != NULL && s->failed == FAILED_SCRIPT && lay_about(j, s)) {
+    atomic_fetch_add(&t->f->b->late, 1); /* and no error of the version's */
+  } else if (s->failed != FAILED_DEAD) { /* a death is a strike only if the team says so */
     ev_log(EV_LOG_ERROR, "version %.12s: %.1000s", t->f->b->teams[j->team].version, s->text);
     strike(t->f, j, s);
   }
+  if (s->failed == FAILED_DEAD && ev_now_ns() >= j->due_ns) atomic_fetch_add(&t->f->b->late, 1); /* its worker was killed for it before it was looked at */
   if (j->call != NULL && again(t, j, s)) return;
   finish(t, j, s, j->call != NULL && s->failed != FAILED_CORRUPT && s->answer.n > 0 ? &s->answer : NULL, true);
 }

@@ -107,7 +107,11 @@ static void take_effect(http_thread *t, const parsed_events *e) {
   atomic_fetch_add(&t->n.events, e->n);
   if (atomic_load(&f->b->challenger) == 0) return;
   pthread_rwlock_rdlock(&f->canary_lock);
-  for (size_t i = 0; i < e->n && f->canary != NULL; i++) canary_event(f->canary, e->events[i].user, e->events[i].value, NULL, 0, ev_wall_ms());
+  for (size_t i = 0; i < e->n && f->canary != NULL; i++) {
+    const char *agents[32];
+    size_t n = f->lately != NULL ? lately_agents(f->lately, e->events[i].impression, e->items[i], agents) : 0;
+    canary_event(f->canary, e->events[i].user, e->events[i].value, agents, n, ev_wall_ms());
+  }
   pthread_rwlock_unlock(&f->canary_lock);
 }
 

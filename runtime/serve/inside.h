@@ -6,7 +6,8 @@
  *   worker.c      a script worker: takes from its box, answers into the slot
  *   scribe.c      the ledger's writer, a process of its own, and the rings that lead to it
  *   front.c       HTTP threads; dispatch.c hands over; recommend.c, events.c, api_*.c are what the routes do
- *   users.c       what users had; catalog.c items and users as they are now; canary.c what a challenger is worth
+ *   users.c       what users had; catalog.c items and users as they are now; arrivals.c the latest new ones
+ *   canary.c      what a challenger is worth; lately.c who proposed what in the latest slates
  *
  * Processes: supervisor → front, scribe, teams; team → workers. Only workers and teams run Lua. Each dies with its parent. */
 #ifndef EV_SERVE_INSIDE_H
@@ -80,6 +81,7 @@ typedef struct seat { /* of a worker; team t has seats t * TEAM_SEATS … */
   _Atomic int32_t pid;
   _Atomic uint32_t condemned;  /* the front wants it killed */
   _Atomic uint32_t asleep;
+  _Atomic uint32_t confined;   /* ev_confine succeeded */
   _Atomic uint64_t due_ns;     /* at work, and to be killed when this is over; 0: idle */
   _Atomic uint64_t begun_ns, begun_cpu_ns; /* of what it is at: now, and its processor time then */
   _Atomic uint64_t box;        /* low half: tail, its top bit: closed; high half: head */
@@ -91,9 +93,19 @@ typedef struct team_board {
   _Atomic uint32_t state;
   _Atomic uint32_t strikes;    /* deaths, deadlines, errors, corrupt slates since it came */
   _Atomic uint32_t used;       /* counts the versions that had this place */
+  _Atomic uint32_t learnt;     /* a worker has taught its agents something since the last snapshot */
   char version[65];
   char recalls[32][48];        /* name of the recall behind each source bit */
 } team_board;
+
+/* Items that the snapshot has not and that were put lately: written by the front's catalog, read by workers (arrivals.c). */
+#define ARRIVALS_MAX EV_ARRIVALS_MAX
+typedef struct arrivals_board {
+  _Atomic uint64_t sequence;   /* odd: it is being written */
+  _Atomic uint32_t n;
+  _Atomic uint32_t item[ARRIVALS_MAX];
+  _Atomic int64_t time_ms[ARRIVALS_MAX];
+} arrivals_board;
 
 typedef struct board {
   _Atomic uint32_t champion, challenger, reserve; /* team + 1; 0: none. Set by the supervisor */
@@ -101,16 +113,19 @@ typedef struct board {
   _Atomic uint32_t stopping, strikes_max;
   _Atomic uint32_t asleep[THREADS_MAX];           /* front threads that want to be rung */
   _Atomic uint64_t reloads, failed_reloads, quarantined, deaths, takeovers, takeover_ns_max, since_ms, late;
+  _Atomic uint32_t told_unconfined;               /* who could not be confined has said so */
   char error[1024];                               /* why the last edit was not taken; "" */
   _Atomic uint32_t error_lock;
   uint32_t n_items, n_mask_words;
   team_board teams[TEAMS_MAX];
   seat seats[SEATS_MAX];
+  arrivals_board arrivals;
 } board;
 
 ev_status board_new(board **out, size_t n_items);    /* shared memory; n_items: of the snapshot */
 void board_free(board *b);
 slot *board_slot(board *b, uint32_t i);
+size_t board_confined(const board *b, size_t *n_workers); /* workers under a system-call filter, of those that are there */
 uint64_t *board_mask(board *b, uint32_t i);          /* (n_mask_words); bit = item that is left out. Mask 0: items deleted or hidden */
 void board_set_error(board *b, const char *why);
 void board_error(board *b, char out[1024]);
@@ -120,10 +135,24 @@ bool slot_move(slot *s, uint32_t use, slot_state from, slot_state to);
 bool box_take(board *b, uint32_t at, uint32_t *slot_index, uint32_t *use); /* waits; false: its team leaves and the box is closed */
 void box_done(board *b, uint32_t at);                /* the entry that was taken is dealt with */
 void box_wake(board *b, uint32_t at);                /* it looks whether its team leaves */
+/* The supervisor's side: workers whose team was killed. Their boxes are the front's to see to: true: there are some */
+bool seats_bury(board *b, pid_t pid);                /* that it has waited for */
+bool seats_bury_lost(board *b, uint32_t team);       /* that the team had waited for, and died before it said so */
 /* The front's side, one thread at a time */
 size_t box_waiting(const board *b, uint32_t at);     /* entries, the one at work included */
 bool box_push(board *b, uint32_t at, uint32_t slot_index, uint32_t use); /* false: full or closed */
 size_t box_salvage(board *b, uint32_t at, uint32_t entries[BOX_DEPTH]);  /* of a dead worker: what lay in its box (slot | use << 10), the one at work first; the seat is free then */
+
+/* ---- Arrivals ------------------------------------------------------------------------------------------------
+ * The youngest ARRIVALS_MAX of them, the youngest first. */
+typedef struct arrival {
+  uint32_t item;               /* its index, behind the snapshot's */
+  int64_t time_ms;             /* when it was put */
+} arrival;
+void arrivals_put(board *b, const arrival *list, size_t n);     /* one writer at a time */
+size_t arrivals_get(const board *b, arrival out[ARRIVALS_MAX]); /* any process, without a lock: how many. 0 also while they are being written without end */
+size_t arrivals_insert(arrival *list, size_t n, arrival x);     /* into an ordered list (ARRIVALS_MAX), in place of an entry of its own: how many there are then */
+size_t arrivals_remove(arrival *list, size_t n, uint32_t item);
 
 /* ---- Bells --------------------------------------------------------------------------------------------------
  * Event descriptors made before anything is forked, so that every process has all of them. */
@@ -344,6 +373,19 @@ json_t *canary_status(const canary *c);  /* for /canary, the CLI and as evidence
 ev_status canary_save(const canary *c, const char *path);  /* whole or not at all; any thread, nobody waits for the disk */
 ev_status canary_load(canary **out, const char *path);     /* EV_ECORRUPT, EV_ENOTFOUND */
 
+/* ---- Lately --------------------------------------------------------------------------------------------------
+ * While a canary runs, the latest LATELY_SLATES slates, or as many of them as have LATELY_ITEMS items: which agents proposed what. Any thread. */
+#define LATELY_SLATES 65536
+#define LATELY_ITEMS (1u << 20)
+typedef struct lately lately;
+lately *lately_new(void); /* 12 MB, touched as it fills; NULL: out of memory */
+void lately_free(lately *s);
+/* A slate that was logged as `impression`; recalls as in team_board, copied; NULL: popular items, from nobody. */
+void lately_add(lately *s, const char *impression, const char (*recalls)[48], const ev_answer *answer);
+/* The agents that proposed the item in that slate: how many ("fallback" where nobody chose). 0: the slate or the item in it is not known.
+ * The names hold as long as s. impression may be NULL. */
+size_t lately_agents(lately *s, const char *impression, uint32_t item, const char *out[32]);
+
 /* ---- HTTP ---------------------------------------------------------------------------------------------------
  * A call is one request being answered, on the thread that has it. A handler answers at once, or holds it and answers later. */
 typedef enum role { ROLE_NONE, ROLE_READ, ROLE_FEEDBACK, ROLE_ADMIN } role; /* each may do what those before it may */
@@ -389,6 +431,7 @@ struct front {
   guard *guard;
   dispatch *dispatch;
   canary *canary;                  /* under canary_lock; NULL: none runs */
+  lately *lately;                  /* likewise; NULL also when there was no memory */
   pthread_rwlock_t canary_lock;
   int control;                     /* socket to the supervisor */
   size_t n_threads;
@@ -401,7 +444,6 @@ ev_status front_run(front *f, sockets *s); /* the front's process, until the boa
 typedef struct served served;
 typedef struct wanted {
   char user[USER_MAX + 1];         /* "": a session without one */
-  uint32_t recent[HISTORY_MAX];    /* items of the session, oldest first, behind those of the user */
   size_t n_recent, n;
   char *where;                     /* owned; NULL: none */
   uint32_t *excluded;              /* owned; items that are not to come */
@@ -410,6 +452,7 @@ typedef struct wanted {
   bool explain;
   size_t offset;                   /* places to leave out at the top */
   void (*form)(call *c, const struct wanted *w, const served *s);
+  uint32_t recent[HISTORY_MAX];    /* (n_recent) items of the session, oldest first, behind those of the user. Last: it is copied no further than it is filled */
 } wanted;
 struct served {
   const char *version;             /* "" with the fallback when none is live */
@@ -457,6 +500,7 @@ typedef struct job {
   call *call;                      /* NULL: a lesson */
   wanted *w;
   uint32_t slot, use, team;
+  char version[65];                /* of the team, whatever that is by the time it is answered */
   uint32_t mask;                   /* that is to be released */
   past past;
   bool challenger, second;         /* second: this is the reserve's try */
@@ -517,6 +561,7 @@ void latency_count(http_thread *t, double ms);
  *   {"op": "canary", "version": "…", "share": 0.1, "options": {…}}   {"op": "promote", "version": "…"}   {"op": "rollback", "version": "…" (optional)}
  *   {"op": "versions"}   {"op": "reload"}
  * and is answered {"ticket", "code": 200, "body": {…}}. An answer may take as long as a fit does. */
+void versions_rewarded(const front *f, json_t *said); /* rewards.c: of each of its versions "reward": {"impressions", "events", "value": a slate's mean}. Reads the ledger */
 ev_status control_ask(call *c, json_t *command);               /* takes it; holds the call and answers it with what comes back */
 
 #endif

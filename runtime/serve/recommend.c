@@ -176,6 +176,30 @@ static void put_sources(ev_buf *b, const served *v, uint32_t sources) {
   }
 }
 
+/* Seven digits, as a float has them. Most scores need no printf, which takes a third of a microsecond for each. */
+static void put_score(ev_buf *b, float score) {
+  double x = fabs((double)score);
+  char text[32], *end = text + sizeof text, *at = end;
+  if (!(x >= 0.1 && x < 1e6) && x != 0) {
+    ev_buf_printf(b, "%.9g", (double)score);
+    return;
+  }
+  uint64_t scaled = (uint64_t)(x * 1e7 + 0.5), whole = scaled / 10000000, part = scaled % 10000000;
+  if (part != 0) {
+    int digits = 7;
+    while (part % 10 == 0) {
+      part /= 10;
+      digits--;
+    }
+    for (; digits > 0; digits--, part /= 10) *--at = (char)('0' + part % 10);
+    *--at = '.';
+  }
+  do *--at = (char)('0' + whole % 10);
+  while ((whole /= 10) != 0);
+  if (score < 0) *--at = '-';
+  ev_buf_append(b, at, (size_t)(end - at));
+}
+
 static void put_propensity(ev_buf *b, double p) {
   if (isnan(p)) ev_buf_printf(b, "\"propensity\":null,");
   else ev_buf_printf(b, "\"propensity\":%.9g,", p);
@@ -206,7 +230,9 @@ static void own_form(call *c, const wanted *w, const served *v) {
     put_json_text(b, id, strlen(id));
     ev_buf_append(b, ",", 1);
     if (a->explored != 0) put_propensity(b, p->propensity);
-    ev_buf_printf(b, "\"score\":%.9g,\"sources\":[", (double)p->score);
+    ev_buf_append(b, "\"score\":", 8);
+    put_score(b, p->score);
+    ev_buf_append(b, ",\"sources\":[", 12);
     put_sources(b, v, p->sources);
     ev_buf_append(b, "]", 1);
     const char *text = catalog_title(f->catalog, p->item, &title);
@@ -260,7 +286,7 @@ void job_done(http_thread *t, job *j, slot *s, const ev_answer *answer, bool deg
   }
   call *c = j->call;
   const team_board *team = &f->b->teams[j->team];
-  served v = {.version = answer != NULL ? team->version : "fallback", .answer = &mine, .fallback = answer == NULL, .recalls = team->recalls};
+  served v = {.version = answer != NULL ? j->version : "fallback", .answer = &mine, .fallback = answer == NULL, .recalls = team->recalls};
   char id[40];
   if (answer == NULL) {
     fall_back(f, j, &mine);
@@ -285,6 +311,7 @@ void job_done(http_thread *t, job *j, slot *s, const ev_answer *answer, bool deg
   if (atomic_load(&f->b->challenger) != 0) {
     pthread_rwlock_rdlock((pthread_rwlock_t *)(uintptr_t)&f->canary_lock);
     if (f->canary != NULL) canary_slate(f->canary, j->w->user, j->challenger, mine.degraded != 0, ms, ev_wall_ms());
+    if (f->lately != NULL && id[0] != '\0') lately_add(f->lately, id, v.fallback ? NULL : v.recalls, &mine);
     pthread_rwlock_unlock((pthread_rwlock_t *)(uintptr_t)&f->canary_lock);
   }
   (j->w->form != NULL ? j->w->form : own_form)(c, j->w, &v);
@@ -313,7 +340,7 @@ void recommend(call *c, wanted *w) {
     call_error(c, 500, "out of memory");
     return;
   }
-  *mine = *w;
+  memcpy(mine, w, offsetof(wanted, recent) + w->n_recent * sizeof *w->recent);
   *j = (job){.call = c, .w = mine, .mask = EV_NONE, .challenger = in_share(f, w->user), .end_ns = c->started_ns + (uint64_t)f->o->deadline_ms * 1000000};
   ev_status status = catalog_where(f->catalog, mine->where, &j->mask);
   if (status != EV_OK) {
@@ -427,8 +454,14 @@ static void drop(wanted *w) {
   free(w->excluded);
 }
 
+static void begin(wanted *w) {
+  memset(w, 0, offsetof(wanted, recent));
+  w->n = N_DEFAULT;
+}
+
 static void for_user(call *c) {
-  wanted w = {.n = N_DEFAULT};
+  wanted w;
+  begin(&w);
   if (!user_fits(c, c->rest, strlen(c->rest))) return;
   snprintf(w.user, sizeof w.user, "%s", c->rest);
   if (query(c, &w)) recommend(c, &w);
@@ -436,7 +469,8 @@ static void for_user(call *c) {
 }
 
 static void similar(call *c) {
-  wanted w = {.n = N_DEFAULT};
+  wanted w;
+  begin(&w);
   uint32_t item = catalog_find(call_front(c)->catalog, c->rest, strlen(c->rest));
   if (item == EV_NONE) {
     call_error(c, 404, "no item '%.60s'", c->rest);
@@ -508,7 +542,8 @@ static bool read_body(call *c, const json_t *o, wanted *w) {
 }
 
 static void for_session(call *c) {
-  wanted w = {.n = N_DEFAULT};
+  wanted w;
+  begin(&w);
   json_t *o = call_body(c);
   if (o == NULL) return;
   bool fine = read_body(c, o, &w);

@@ -23,6 +23,7 @@ typedef struct ev_serve_options {
   int http_threads;          /* 1 … 16 */
   int deadline_ms;           /* of one recommendation */
   int strikes;               /* after which a version is quarantined */
+  int snapshot_s;            /* between two snapshots of learning state; 0: 60 */
   int heap_mb;               /* of Lua in a worker; 0: no cap */
   const char *user;          /* whom the service becomes once it listens; NULL: nobody else */
   const char *tokens;        /* file; NULL: none */

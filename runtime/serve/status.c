@@ -54,6 +54,9 @@ static void metrics(call *c) {
     put(b, name, "counter", sums[i].help, (double)sums[i].value);
   }
   put(b, "takeover_ms_max", "gauge", "longest time from a worker's death to the next one's start", (double)atomic_load(&p->takeover_ns_max) * 1e-6);
+  size_t n_workers, n_confined = board_confined(p, &n_workers);
+  put(b, "workers", "gauge", "script workers", (double)n_workers);
+  put(b, "workers_confined", "gauge", "of these, under a system-call filter", (double)n_confined);
   put(b, "outstanding", "gauge", "requests on the board", (double)outstanding);
   put(b, "ledger_waiting_bytes", "gauge", "rows on their way to the ledger", (double)s.waiting_bytes);
   put(b, "live_users", "gauge", "users with events since the snapshot", (double)n_users);

@@ -90,21 +90,11 @@ static ev_status start_again(supervisor *s, const char *what, ev_status (*start)
   return start(s);
 }
 
-/* A worker whose team was killed: nobody else empties its box and frees its seat. */
-static void bury(const supervisor *s, pid_t pid) {
-  for (size_t i = 0; i < SEATS_MAX; i++) {
-    seat *x = &s->b->seats[i];
-    if (atomic_load(&x->pid) != (int32_t)pid || atomic_load(&x->state) != SEAT_READY) continue;
-    atomic_store(&x->state, SEAT_DEAD);
-    bell_ring(s->bells.thread[0]);
-  }
-}
-
 static ev_status reap(supervisor *s) {
   pid_t pid;
   int how;
   while ((pid = waitpid(-1, &how, WNOHANG)) > 0) {
-    bury(s, pid);
+    if (seats_bury(s->b, pid)) bell_ring(s->bells.thread[0]); /* its team was killed: nobody else empties its box */
     if (pid == s->front) {
       s->front = 0;
       if (!s->stopping) EV_TRY(start_again(s, "front", start_front));
@@ -118,6 +108,8 @@ static ev_status reap(supervisor *s) {
     for (size_t i = 0; i < TEAMS_MAX; i++)
       if (s->members[i].pid == pid) versions_ended(s, &s->members[i], how);
   }
+  for (uint32_t i = 0; i < TEAMS_MAX; i++)
+    if (s->members[i].pid == 0 && seats_bury_lost(s->b, i)) bell_ring(s->bells.thread[0]);
   return EV_OK;
 }
 
@@ -220,6 +212,7 @@ static ev_status open_all(supervisor *s, const sigset_t *signals) {
   guard_close(g);
   EV_TRY(sockets_open(&s->sockets, o));
   EV_TRY(privileges_drop(o));
+  prctl(PR_SET_NAME, "evection"); /* whatever started it */
   prctl(PR_SET_CHILD_SUBREAPER, 1); /* workers of a team that was killed are waited for, too */
   EV_TRY(ev_snapshot_open(&s->snapshot, o->snapshot_path));
   EV_TRY(board_new(&s->b, ev_snapshot_n_items(s->snapshot)));

@@ -15,19 +15,25 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../jobs/jobs.h"
 #include "inside.h"
 
 #define STARVED 2 /* condemned, but not by its own fault */
+#define SNAPSHOT_S 60
 #define LEAVE_MS 10000 /* a worker that has not answered by then is killed */
 
 typedef struct team {
   board *b;
   const bells *bell;
   ev_host *host;
+  const char *home;
   uint32_t index;
   int report, signals;
   int wanted;            /* workers */
   pid_t pids[TEAM_SEATS]; /* of the seats; 0: none of ours */
+  pid_t keeper;          /* writes a snapshot of the learning state; 0: nobody does */
+  uint64_t keep_ns, keep_every_ns; /* when the next one may be due */
+  bool kept_last;        /* the one of its end was begun */
   uint64_t leave_ns;     /* 0: it is not leaving */
 } team;
 
@@ -74,6 +80,10 @@ static void reap(team *t) {
   uint64_t now = ev_now_ns();
   bool died = false;
   while ((pid = waitpid(-1, &how, WNOHANG)) > 0) {
+    if (pid == t->keeper) {
+      t->keeper = 0;
+      if (!WIFEXITED(how) || WEXITSTATUS(how) != 0) atomic_store(&t->b->teams[t->index].learnt, 1); /* it is tried again */
+    }
     for (uint32_t i = 0; i < TEAM_SEATS; i++) {
       if (t->pids[i] != pid) continue;
       seat *s = &t->b->seats[t->index * TEAM_SEATS + i];
@@ -133,6 +143,37 @@ static void take_order(team *t) {
   say(t->report, json_pack("{s:i}", "working", t->wanted));
 }
 
+/* Workers cannot write files: what agents learnt is put on disk by a process that is asked nothing. It ends with 0 when all of it was. */
+static _Noreturn void keep(team *t) {
+  ev_buf out = {0};
+  close(t->report);
+  close(t->signals);
+  ev_confine(EV_CONFINE_EVALUATE, t->home, NULL);
+  if (ev_host_call(t->host, "evection.serve", "keep", t->leave_ns != 0 ? "true" : "false", &out) != EV_OK) {
+    ev_log(EV_LOG_WARN, "version %.12s: learning state: %s", t->b->teams[t->index].version, ev_error());
+    _exit(1);
+  }
+  _exit(out.data != NULL && strcmp(out.data, "true") == 0 ? 0 : 2);
+}
+
+static void keep_state(team *t) {
+  if (ev_now_ns() < t->keep_ns) return;
+  t->keep_ns = ev_now_ns() + t->keep_every_ns;
+  if (t->keeper != 0 || atomic_exchange(&t->b->teams[t->index].learnt, 0) == 0) return;
+  pid_t parent = getpid(), pid = fork();
+  if (pid == 0) {
+    process_begin("ev-keeper", parent, true);
+    keep(t);
+  }
+  if (pid > 0) t->keeper = pid;
+  else atomic_store(&t->b->teams[t->index].learnt, 1);
+}
+
+static int patience_ms(const team *t) { /* until the next snapshot may be due */
+  uint64_t now = ev_now_ns();
+  return now >= t->keep_ns ? 0 : (int)((t->keep_ns - now) / 1000000) + 1;
+}
+
 /* Leaves when the workers have: each answers what it has. */
 static void leave(team *t) {
   size_t n = 0;
@@ -143,7 +184,13 @@ static void leave(team *t) {
     if (ev_now_ns() >= t->leave_ns) kill(t->pids[i], SIGKILL);
     else box_wake(t->b, t->index * TEAM_SEATS + i);
   }
-  if (n == 0) _exit(0);
+  if (n > 0) return;
+  if (t->keeper == 0 && !t->kept_last) { /* what they learnt until the end */
+    t->kept_last = true;
+    t->keep_ns = 0;
+    keep_state(t);
+  }
+  if (t->keeper == 0 || ev_now_ns() >= t->leave_ns) _exit(0);
 }
 
 static _Noreturn void lead(team *t) {
@@ -154,13 +201,14 @@ static _Noreturn void lead(team *t) {
     int n = 0;
     for (uint32_t i = 0; i < TEAM_SEATS; i++) n += t->pids[i] != 0;
     short_handed = n < t->wanted && !leaving;
-    if (poll(fds, 3, leaving ? 20 : short_handed ? 1 : -1) < 0 && errno != EINTR) _exit(1);
+    if (poll(fds, 3, leaving ? 20 : short_handed ? 1 : patience_ms(t)) < 0 && errno != EINTR) _exit(1);
     if (fds[1].revents != 0) bell_hush(t->bell->team[t->index]);
     kill_condemned(t);
     reap(t);
     if (fds[2].revents != 0) take_order(t);
     if (atomic_load(&mine->state) == TEAM_LEAVING) leave(t);
     else if (short_handed) hire(t, 0);
+    if (!leaving) keep_state(t);
   }
 }
 
@@ -177,6 +225,7 @@ static _Noreturn void stage(const ev_serve_options *o, const char *args, int out
   ev_host *h;
   ev_buf said = {0};
   if (nice(10) < 0) ev_log(EV_LOG_DEBUG, "nice: %s", strerror(errno));
+  ev_confine(EV_CONFINE_EVALUATE, o->home, NULL);
   ev_status status = ev_host_new(&h, &ho);
   if (status == EV_OK) status = ev_host_call(h, "evection.stage", "run", args, &said);
   json_t *failed = status != EV_OK ? json_pack("{s:s, s:i}", "error", ev_error(), "status", (int)status) : NULL;
@@ -227,7 +276,8 @@ static ev_status load(team *t, const ev_serve_options *o, const char *args, json
   ev_buf out = {0};
   EV_TRY(stage_apart(t, o, args, said));
   const char *composition = json_string_value(json_object_get(*said, "composition"));
-  json_t *serving = json_pack("{s:s, s:s, s:I}", "composition", composition != NULL ? composition : "", "data", o->data, "seed", (json_int_t)o->seed);
+  json_t *serving = json_pack("{s:s, s:s, s:I, s:i}", "composition", composition != NULL ? composition : "", "data", o->data, "seed",
+                              (json_int_t)o->seed, "snapshot_s", o->snapshot_s > 0 ? o->snapshot_s : SNAPSHOT_S);
   char *text = serving != NULL ? json_dumps(serving, 0) : NULL;
   json_decref(serving);
   if (text == NULL) return EV_ENOMEM;
@@ -256,9 +306,19 @@ static void put_on_board(team *t, const json_t *said) {
   atomic_store(&mine->state, TEAM_READY);
 }
 
+/* If the kernel must end somebody, it ends what scripts fill: the worker that has grown, since it has all that its team has, and more. */
+static void be_first_to_go(void) {
+  FILE *f = fopen("/proc/self/oom_score_adj", "w");
+  if (f == NULL) return;
+  fputs("500", f);
+  fclose(f);
+}
+
 _Noreturn void team_run(const ev_serve_options *o, board *b, const bells *bell, uint32_t index, const char *args, int report) {
-  team t = {.b = b, .bell = bell, .index = index, .report = report};
+  team t = {.b = b, .bell = bell, .home = o->home, .index = index, .report = report, .keep_every_ns = (uint64_t)(o->snapshot_s > 0 ? o->snapshot_s : SNAPSHOT_S) * 250000000};
   json_t *said = NULL;
+  be_first_to_go();
+  if (ev_confine(EV_CONFINE_LOAD, o->home, NULL) != EV_OK) ev_log(EV_LOG_DEBUG, "%s", ev_error()); /* its workers warn */
   ev_status status = load(&t, o, args, &said);
   if (status != EV_OK) {
     say(report, json_pack("{s:s, s:i}", "error", ev_error(), "status", (int)status));

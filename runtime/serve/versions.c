@@ -390,6 +390,10 @@ static void failed(supervisor *s, member *m, const char *why, int code) {
   ev_log(EV_LOG_ERROR, "%s; %s", why, member_in(s, MEMBER_CHAMPION) != NULL ? "the version before stays" : "nothing is served yet");
   atomic_fetch_add(&s->b->failed_reloads, 1);
   if (of_file || member_in(s, MEMBER_CHAMPION) == NULL) board_set_error(s->b, why);
+  if (strcmp(m->then, "canary") == 0 && member_in(s, MEMBER_CHALLENGER) == NULL) { /* its challenger had died, and does not come back */
+    forget_canary(s);
+    control_tell(s, json_pack("{s:s}", "notice", "canary over"));
+  }
   char last[65];
   if (member_in(s, MEMBER_CHAMPION) != NULL) return;
   if (of_file && kept_champion(s, last) && versions_stage(s, last, "publish", NULL, -1, "the composition could not be loaded") == EV_OK) return;

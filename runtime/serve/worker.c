@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../jobs/jobs.h"
 #include "inside.h"
 
 #define SPARE_BYTES ((rlim_t)256 << 20) /* beside the Lua heap: slates, vectors, scratch */
@@ -33,7 +34,7 @@ void process_begin(const char *name, pid_t parent, bool ignore_interrupts) {
   sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* A script that allocates without end gets errors, and the kernel, if it must end somebody, ends a worker. */
+/* A script that allocates without end gets errors. */
 static void bound(void) {
   unsigned long pages[6] = {0};
   FILE *f = fopen("/proc/self/statm", "r");
@@ -44,12 +45,14 @@ static void bound(void) {
     }
     fclose(f);
   }
-  setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
-  f = fopen("/proc/self/oom_score_adj", "w");
-  if (f != NULL) {
-    fputs("500", f);
-    fclose(f);
-  }
+}
+
+/* From here on it has the bells of the front and its log, and can get at nothing else. */
+static void confine(board *b, const bells *bell, seat *me) {
+  ev_confine_descriptors(bell->thread, THREADS_MAX);
+  ev_status status = ev_confine(EV_CONFINE_SERVE, NULL, NULL);
+  atomic_store(&me->confined, status == EV_OK);
+  if (status != EV_OK && atomic_exchange(&b->told_unconfined, 1) == 0) ev_log(EV_LOG_WARN, "script workers are not confined: %s", ev_error());
 }
 
 static uint64_t cpu_ns(void) {
@@ -76,15 +79,31 @@ static void tell(slot *s, const char *text, size_t len) {
   s->text[s->text_len] = '\0';
 }
 
+/* The latest new items, but those that the mask leaves out: its bits go beyond the snapshot's. */
+static size_t arrivals_of(board *b, uint32_t mask, ev_arrival out[EV_ARRIVALS_MAX]) {
+  static arrival list[ARRIVALS_MAX];
+  const uint64_t *barred = mask < MASKS_MAX ? board_mask(b, mask) : NULL;
+  size_t n = arrivals_get(b, list), used = 0;
+  int64_t now = n > 0 ? ev_wall_ms() : 0;
+  for (size_t i = 0; i < n; i++) {
+    uint32_t item = list[i].item, word = item / 64;
+    if (barred != NULL && (word >= b->n_mask_words || (__atomic_load_n(barred + word, __ATOMIC_RELAXED) >> (item % 64) & 1) != 0)) continue;
+    double age_s = (double)(now - list[i].time_ms) / 1000;
+    out[used++] = (ev_arrival){item, age_s > 0 ? age_s : 0};
+  }
+  return used;
+}
+
 static void recommend_slot(ev_host *h, board *b, slot *s, uint32_t use) {
   static ev_answer answer;
   static ev_buf text;
+  static ev_arrival arrivals[EV_ARRIVALS_MAX];
   asked a = {s, use};
   uint32_t n_history = s->n_history, n_seen = s->n_seen, mask = s->mask;
   ev_ask ask = {
       .user = s->user, .history = s->history, .n_history = n_history < HISTORY_MAX ? n_history : HISTORY_MAX, .seen = s->seen,
       .n_seen = n_seen < SEEN_MAX ? n_seen : SEEN_MAX, .barred = mask < MASKS_MAX ? board_mask(b, mask) : NULL, .n = s->n,
-      .deadline_ns = s->deadline_ns, .explain = s->explain != 0,
+      .deadline_ns = s->deadline_ns, .explain = s->explain != 0, .arrivals = arrivals, .n_arrivals = arrivals_of(b, mask, arrivals),
   };
   ev_buf_clear(&text);
   answer.n = 0;
@@ -101,8 +120,9 @@ static void recommend_slot(ev_host *h, board *b, slot *s, uint32_t use) {
   slot_move(s, use, SLOT_WRITING, SLOT_DONE);
 }
 
-static void learn_slot(ev_host *h, slot *s, uint32_t use) {
+static void learn_slot(ev_host *h, team_board *t, slot *s, uint32_t use) {
   uint32_t n = s->n_lessons;
+  atomic_store(&t->learnt, 1);
   ev_status status = ev_host_learn(h, s->lessons, n < SLOT_LESSONS ? n : SLOT_LESSONS);
   if (!slot_move(s, use, SLOT_RUNNING, SLOT_WRITING)) return;
   s->failed = status == EV_OK ? FAILED_NOT : FAILED_SCRIPT;
@@ -114,6 +134,7 @@ _Noreturn void worker_run(ev_host *h, board *b, const bells *bell, uint32_t at, 
   seat *me = &b->seats[at];
   ev_threads_set(1); /* requests are many: each gets one core */
   bound();
+  confine(b, bell, me);
   atomic_store(&me->pid, (int32_t)getpid());
   atomic_store(&me->state, SEAT_READY);
   if (asked_ns != 0) {
@@ -133,7 +154,7 @@ _Noreturn void worker_run(ev_host *h, board *b, const bells *bell, uint32_t at, 
       atomic_store(&me->begun_ns, now);
       atomic_store(&me->due_ns, due > least ? due : least); /* what lay in a queue is no fault of the version's */
       if (s->kind == ASK_SLATE) recommend_slot(h, b, s, use);
-      else learn_slot(h, s, use);
+      else learn_slot(h, &b->teams[at / TEAM_SEATS], s, use);
       atomic_store(&me->due_ns, 0);
       box_done(b, at); /* first: who reads the answer may push the next */
       if (atomic_load(&b->asleep[asker]) != 0) bell_ring(bell->thread[asker]);

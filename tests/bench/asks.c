@@ -2,7 +2,7 @@
  *
  * Random users of the data with their whole histories, for N (20) items; everything in this process, as a script worker has it. Prints
  * a JSON list of {"name", "value", "unit"}: the path of the service, the same with a deadline and with interim answers, under a capped Lua
- * heap, with explanations; and the path over JSON text (evection.serve's answer), whose messages are made beforehand. */
+ * heap, and with explanations. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +18,6 @@ static const char *composition, *data_name;
 static double seconds = 1;
 static size_t n_wanted = 20;
 static ev_ask asks[USERS];
-static char *messages[USERS];
 static bool first_line = true;
 
 static void need(ev_status status) {
@@ -30,12 +29,6 @@ static void need(ev_status status) {
 static int by_number(const void *a, const void *b) {
   uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
   return (x > y) - (x < y);
-}
-
-static void list(ev_buf *b, const char *key, const uint32_t *items, size_t n) {
-  need(ev_buf_printf(b, ", \"%s\": [", key));
-  for (size_t i = 0; i < n; i++) need(ev_buf_printf(b, "%s%u", i > 0 ? ", " : "", items[i]));
-  need(ev_buf_printf(b, "]"));
 }
 
 static void make_asks(const ev_snapshot *s) {
@@ -53,12 +46,6 @@ static void make_asks(const ev_snapshot *s) {
     for (size_t k = 0; k < n; k++)
       if (k == 0 || seen[k] != seen[k - 1]) seen[distinct++] = seen[k];
     asks[i] = (ev_ask){.user = user, .history = history, .n_history = n, .seen = seen, .n_seen = distinct, .n = n_wanted};
-    ev_buf b = {0};
-    need(ev_buf_printf(&b, "{\"op\": \"recommend\", \"user\": %u, \"n\": %zu", user, n_wanted));
-    list(&b, "history", history, n);
-    list(&b, "seen", seen, distinct);
-    need(ev_buf_printf(&b, "}"));
-    messages[i] = b.data;
   }
 }
 
@@ -81,7 +68,7 @@ static ev_host *host(size_t max_heap_bytes) {
   return h;
 }
 
-typedef enum how { PLAIN, TIMED, SHOWN, EXPLAINED, TEXT } how;
+typedef enum how { PLAIN, TIMED, SHOWN, EXPLAINED } how;
 
 static uint64_t busy_ns(void) { /* of this process: what else runs on the machine does not count */
   struct timespec t;
@@ -98,10 +85,6 @@ static double requests_per_s(ev_host *h, how way) {
     for (size_t k = 0; k < 16; k++) {
       ev_ask ask = asks[done++ % USERS];
       ev_buf_clear(&text);
-      if (way == TEXT) {
-        need(ev_host_call(h, "evection.serve", "answer", messages[(done - 1) % USERS], &text));
-        continue;
-      }
       ask.explain = way == EXPLAINED;
       if (way >= TIMED) ask.deadline_ns = ev_now_ns() + 5000000000; /* far enough for a busy machine: what it costs is the same */
       need(ev_host_recommend(h, &ask, &answer, &text, way == SHOWN ? keep : NULL, &copy));
@@ -140,8 +123,6 @@ int main(int argc, char **argv) {
   tell("explained", requests_per_s(h, EXPLAINED));
   requests_per_s(capped, PLAIN);
   tell("under a heap cap", requests_per_s(capped, PLAIN));
-  requests_per_s(h, TEXT);
-  tell("as JSON text", requests_per_s(h, TEXT));
   printf("\n]\n");
   ev_host_free(h);
   ev_host_free(capped);

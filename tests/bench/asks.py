@@ -1,5 +1,5 @@
 """Requests a second of a core's time (its own, whatever else runs): random users with their whole histories, for 20 items, asked and answered in one process as a
-script worker does it; the median of three. Against the same composition asked over JSON text, whose messages were made beforehand. What a
+script worker does it; the median of three. What a
 deadline with answers in between, a capped Lua heap (256 MB) and an explanation cost is said by rows of their own, against the plain
 path. With COMPOSITION and DATA (a data set under EVECTION_HOME) that composition alone is measured."""
 import json
@@ -30,7 +30,7 @@ def ask(home, composition, data):
 
 def rows_of(composition, data, at):
     what, plain = f"{composition}, {data}", at["plain"]
-    rows = [row(what, plain, "requests/s", "as JSON text", at["as JSON text"], plain / at["as JSON text"])]
+    rows = [row(what, plain, "requests/s", None, None, None)]
     for name in ("with a deadline and interim answers", "under a heap cap", "explained"):
         rows.append(row(f"{what}, {name}", at[name], "requests/s", "plain", plain, at[name] / plain))
     return rows
@@ -40,7 +40,7 @@ def main():
     if os.environ.get("COMPOSITION"):
         home, data = os.environ.get("EVECTION_HOME", os.path.join(ROOT, "var")), os.environ.get("DATA", "")
         for r in rows_of(os.environ["COMPOSITION"], data, ask(home, os.environ["COMPOSITION"], data)):
-            print(f"{r['value']:.4g} {r['unit']}  {r['name']}  ({r['peer']}: {r['peer_value']:.4g})")
+            print(f"{r['value']:.4g} {r['unit']}  {r['name']}" + (f"  ({r['peer']}: {r['peer_value']:.4g})" if r["peer"] else ""))
         return
     folder, rows = need("ml-100k"), []
     with tempfile.TemporaryDirectory() as home:

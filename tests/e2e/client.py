@@ -96,12 +96,13 @@ def test_each_verb_asks_for_what_it_is_told():
 
 def test_what_is_answered_is_printed_for_people_and_for_machines():
     with Home() as home, Service(home) as s:
-        versions = {"versions": [{"version": V, "state": "live", "since_ms": 1700000000000, "source": "/a/c.yaml", "parent": W, "reward": {"value": 0.25}},
+        versions = {"versions": [{"version": V, "state": "live", "since_ms": 1700000000000, "source": "/a/c.yaml", "parent": W, "reward": {"impressions": 12345678, "events": 17, "value": 0.25}},
                                  {"version": W, "state": "reserve", "made_ms": 1600000000000, "source": "agent:ease"}]}
         s.says(200, versions)
         lines = home.run("versions").stdout.splitlines()
-        assert lines[0].split() == ["version", "state", "since", "parent", "reward", "source"]
+        assert lines[0].split() == ["version", "state", "since", "parent", "slates", "events", "reward", "source"]
         assert lines[1].startswith(V[:12]) and "live" in lines[1] and W[:12] in lines[1] and "0.25" in lines[1] and lines[1].endswith("/a/c.yaml"), lines
+        assert lines[1].split()[5:8] == ["12345678", "17", "0.25"] and lines[2].split()[-4:-1] == ["-", "-", "-"], lines
         assert lines[2].startswith(W[:12]) and lines[2].endswith("agent:ease") and "2020-09-1" in lines[2], lines
         assert home.json("versions") == versions
         s.says(200, {"version": V})

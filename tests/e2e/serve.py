@@ -7,12 +7,17 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from urllib.parse import quote
 
 from support import EVECTION, ROOT, Home, main
+
+sys.path.insert(0, os.path.join(ROOT, "tests"))
+import serving  # noqa: E402
+from serving import until  # noqa: E402
 
 SHOW = """
 local native, world = require "evection.native", require "evection.world"
@@ -46,48 +51,11 @@ def agent(sign="1", body="local _ = 1"):
     return AGENT.replace("SIGN", sign).replace("BODY", body)
 
 
-class Service:
+class Service(serving.Service):
     """`evection serve` on a free port, ended and checked at the end."""
 
     def __init__(self, home, composition, *more):
-        self.home, self.args = home, ["serve", composition, "--data", "world", "--port", "0", *more]
-
-    def __enter__(self):
-        self.log = open(os.path.join(self.home.path, "service.log"), "a+", encoding="utf-8")
-        self.p = subprocess.Popen([EVECTION, *self.args], env=dict(os.environ, EVECTION_HOME=self.home.path), cwd=ROOT, stdin=subprocess.DEVNULL,
-                                  stdout=subprocess.PIPE, stderr=self.log, text=True)
-        first = self.p.stdout.readline()
-        assert first.startswith("serving "), (first, self.said())
-        self.port = int(first.strip().rsplit(":", 1)[1])
-        threading.Thread(target=self.p.stdout.read, daemon=True).start()
-        return self
-
-    def __exit__(self, kind, *_):
-        if self.p.poll() is None:
-            self.p.send_signal(signal.SIGTERM)
-            try:
-                code = self.p.wait(10)
-            except subprocess.TimeoutExpired:
-                self.p.kill()
-                self.p.wait()
-                code = "none within ten seconds"
-            assert kind is not None or code == 0, f"SIGTERM: exit code {code}\n{self.said()}"
-        self.log.close()
-
-    def said(self):
-        with open(self.log.name, encoding="utf-8") as f:
-            return f.read()
-
-    def ask(self, method, path, body=None, timeout=10):
-        """→ status, document"""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        try:
-            connection.request(method, path, body)
-            answer = connection.getresponse()
-            text = answer.read()
-            return answer.status, json.loads(text) if answer.getheader("Content-Type") == "application/json" else text.decode()
-        finally:
-            connection.close()
+        super().__init__(home.path, composition, *more, own_port=True)
 
     def slate(self, user, n=10):
         status, document = self.ask("GET", f"/recommend/{quote(user, safe='')}?n={n}")
@@ -103,38 +71,10 @@ class Service:
         return self.ask("POST", "/events", events if isinstance(events, (str, bytes)) else json.dumps(events))
 
     def count(self, name):
-        text = self.ask("GET", "/metrics")[1]
-        return int(next(line.split()[1] for line in text.splitlines() if line.startswith(f"evection_{name}_total ")))
-
-    def version(self):
-        return self.ask("GET", "/version")[1]
+        return int(super().count(f"evection_{name}_total"))
 
     def workers(self):
-        """The script workers: children of the teams."""
-        found = []
-        for pid in os.listdir("/proc"):
-            try:
-                with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
-                    text = f.read()
-                parent = int(text.rsplit(")", 1)[1].split()[1])
-                if "(ev-worker)" not in text or text.rsplit(")", 1)[1].split()[0] == "Z":
-                    continue
-                with open(f"/proc/{parent}/stat", encoding="utf-8", errors="replace") as f:
-                    if int(f.read().rsplit(")", 1)[1].split()[1]) == self.p.pid:
-                        found.append(int(pid))
-            except (OSError, ValueError):
-                continue
-        return found
-
-
-def until(test, what, seconds=10):
-    end = time.monotonic() + seconds
-    while True:
-        result = test()
-        if result:
-            return result
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.01)
+        return self.pids("ev-worker")
 
 
 def prepare(home, text=None):
@@ -507,6 +447,7 @@ def test_a_service_that_cannot_start_says_why():
         with Service(home, path) as s:
             done = home.run("serve", path, "--data", "world", "--port", str(s.port), code=1)
             assert len(done.stderr.splitlines()) == 1 and str(s.port) in done.stderr
+        os.unlink(os.path.join(home.path, "versions", "world.champion"))  # else that one would be served
         home.file("mine.lua", "return 3\n")
         done = home.run("serve", path, "--data", "world", "--port", "0", code=2)
         assert "mine.lua:1:" in done.stderr.splitlines()[-1]

@@ -13,6 +13,7 @@ local function status()
     champion = "0123456789abcdef", challenger = "fedcba9876543210", share = 0.1, since_ms = 1000, now_ms = 1000 + 7260000,
     users = 12345, users_max = 2097152, in_flight = 8345, ignored_slates = 0,
     options = { confidence = 0.95 }, units = { champion = 3600, challenger = 400 },
+    slates = { champion = 18123, challenger = 2011 }, events = { champion = 9876, challenger = 543 },
     outer = { champion = 0.5, challenger = 0.45, difference = -0.05, low = -0.11, high = 0.01,
       e_better = 0.4, e_worse = 8, need_better = 20, need_worse = 25, decision = "go on" },
     inner = { { agent = "ease", champion = share(0.3, 3600), challenger = share(0.2, 400) } },
@@ -36,7 +37,7 @@ describe("a canary's status", function()
     local text = canary.text(status())
     for _, part in ipairs {
       "fedcba987654 against 0123456789ab: not decided", "10 % of the users, for 2 h 01 min",
-      "not decided: 0.45 a slate against 0.5", "12,345 users came, 8,345", "by ease", "broken", "1.2 %",
+      "not decided: 0.45 a slate against 0.5", "12,345 users came, 8,345", "by ease", "broken", "1.2 %", "18,123", "9,876", "events counted  ",
     } do
       assert.is_truthy(text:find(part, 1, true), part .. "\n" .. text)
     end

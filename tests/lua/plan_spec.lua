@@ -38,6 +38,15 @@ local function paths(p)
 end
 
 describe("a plan", function()
+  it("says what the service does with the champion, which makes no other run of it", function()
+    local p, q = whole "composition: c.yaml\n", whole "composition: c.yaml\npromotion: { then: canary, share: 0.3 }\n"
+    assert.is_nil(p.handing)
+    assert.same({ ["then"] = "canary", share = 0.3 }, q.handing)
+    assert.same({ ["then"] = "canary", share = 0.1 }, whole "composition: c.yaml\npromotion: { then: canary }\n".handing)
+    assert.same({ ["then"] = "stage" }, whole "composition: c.yaml\npromotion: { then: stage }\n".handing)
+    assert.same(plan.identity(p), plan.identity(q))
+  end)
+
   it("needs no more than a composition", function()
     local p = whole "composition: c.yaml\n"
     assert.equal("ndcg@20", p.reward.objectives[1].metric)
@@ -137,6 +146,18 @@ reward: r.yaml
       { 8, "seed must be a whole number" },
     })
     support.errors_are(other, { { 1, "weight must be a positive number" }, { 2, "penalty must be a number" } }, path:gsub("plan.yaml$", "r.yaml"))
+  end)
+
+  it("in what the service is to do with the champion have their line", function()
+    for text, message in pairs {
+      ["then: fly"] = "then: 'fly' is none of stage, canary, publish", ["share: 0.5"] = "share wants then: canary",
+      ["then: publish, share: 0.5"] = "share wants then: canary",
+      ["then: canary, share: 0"] = "share must be above 0 and at most 1, not '0'", ["then: canary, share: x"] = "share must be above 0",
+      ["than: canary"] = "a promotion has no 'than'",
+    } do
+      local _, errors, path = load("composition: c.yaml\npromotion: { " .. text .. " }\n")
+      support.errors_are(errors, { { 2, message } }, path)
+    end
   end)
 
   it("of the composition are the plan's too", function()

@@ -17,7 +17,7 @@ static void add_list(ev_buf *b, const char *key, const uint32_t *items, size_t n
   assert_int_equal(ev_buf_append(b, "]", 1), EV_OK);
 }
 
-/* The same question to Runner:recommend, by its JSON wrapping; and its answer item by item. */
+/* The same question to an evaluation's runner (asks_oracle.lua); and its answer item by item. */
 static void assert_as_evaluated(ev_host *h, const ev_ask *ask, const ev_answer *answer, const json_t *recalls) {
   ev_buf message = {0}, said = {0};
   ev_buf_printf(&message, "{\"op\": \"recommend\", \"n\": %zu", ask->n);
@@ -25,7 +25,7 @@ static void assert_as_evaluated(ev_host *h, const ev_ask *ask, const ev_answer *
   add_list(&message, "history", ask->history, ask->n_history);
   add_list(&message, "seen", ask->seen, ask->n_seen);
   ev_buf_append(&message, "}", 1);
-  assert_int_equal(ev_host_call(h, "evection.serve", "answer", message.data, &said), EV_OK);
+  assert_int_equal(ev_host_call(h, "oracle", "answer", message.data, &said), EV_OK);
   json_t *document = json_loadb(said.data, said.len, 0, NULL), *items = json_object_get(document, "items");
   assert_int_equal(json_array_size(items), answer->n);
   for (size_t i = 0; i < answer->n; i++) {
@@ -49,6 +49,19 @@ static void assert_as_evaluated(ev_host *h, const ev_ask *ask, const ev_answer *
   ev_buf_free(&said);
 }
 
+static ev_host *oracle_of(const char *composition) {
+  char home[128], path[512];
+  text_file("composition.yaml", composition);
+  snprintf(path, sizeof path, "%s", in_folder("composition.yaml"));
+  char *argv[] = {path, "world"};
+  ev_host *h;
+  snprintf(home, sizeof home, "%s/home", folder);
+  ev_host_options o = {.root = ".", .home = home};
+  assert_int_equal(ev_host_new(&h, &o), EV_OK);
+  if (ev_host_run(h, "tests/unit/asks_oracle.lua", 2, argv) != EV_OK) fail_msg("%s", ev_error());
+  return h;
+}
+
 static void slates_are_those_of_an_evaluation(void **state) {
   (void)state;
   ev_buf said = {0};
@@ -59,6 +72,7 @@ static void slates_are_those_of_an_evaluation(void **state) {
   assert_int_equal(json_array_size(json_object_get(loaded, "files")), 7);
   assert_int_equal(strlen(json_string_value(json_object_get(loaded, "version"))), 64);
   static const size_t lengths[] = {1, 10, 33, 100};
+  ev_host *oracle = oracle_of(whole);
   for (uint32_t user = 0; user < USERS; user++) {
     uint32_t seen[ITEMS];
     ev_ask ask = ask_of(user, lengths[user % 4], seen);
@@ -67,13 +81,14 @@ static void slates_are_those_of_an_evaluation(void **state) {
     assert_int_equal(answer.explored, 0);
     assert_true(answer.propensity == 1);
     assert_true(answer.n > 0);
-    assert_as_evaluated(h, &ask, &answer, recalls);
+    assert_as_evaluated(oracle, &ask, &answer, recalls);
   }
   ev_ask stranger = {.user = EV_NONE, .n = 20};
   ev_answer answer = asked(h, &stranger);
-  assert_as_evaluated(h, &stranger, &answer, recalls);
+  assert_as_evaluated(oracle, &stranger, &answer, recalls);
   json_decref(loaded);
   ev_buf_free(&said);
+  ev_host_free(oracle);
   ev_host_free(h);
 }
 

@@ -193,6 +193,7 @@ static void a_user_counts_once_and_slates_of_the_other_arm_not_at_all(void **sta
     tick(c, 1000 * (i + 1) + 500);
   }
   assert_true(told(c, "units.champion") == 1 && told(c, "units.challenger") == 0 && told(c, "users") == 1 && told(c, "outer.champion") == 1 && told(c, "mixed_slates") == 1);
+  assert_true(told(c, "slates.champion") == 50 && told(c, "events.champion") == 1 && told(c, "events.challenger") == 0);
   canary_slate(NULL, "ann", true, true, 1, 1);
   canary_event(NULL, "ann", 1, NULL, 0, 1);
   assert_int_equal(canary_tick(NULL, 1, NULL), CANARY_WAITS);

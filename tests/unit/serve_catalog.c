@@ -284,11 +284,11 @@ static void there_is_a_last_place_for_new_items(void **s) {
 
 /* ---- Conditions ------------------------------------------------------------------------------------------*/
 static bool has_text(const json_t *o, const char *field, const char *text) { /* of an entry as it is shown */
-  const json_t *v = json_object_get(o, field), *member;
+  const json_t *v = json_object_get(o, field), *one;
   size_t i;
   if (json_is_string(v)) return strcmp(json_string_value(v), text) == 0;
-  json_array_foreach(v, i, member)
-    if (strcmp(json_string_value(member), text) == 0) return true;
+  json_array_foreach(v, i, one)
+    if (strcmp(json_string_value(one), text) == 0) return true;
   return false;
 }
 

@@ -54,7 +54,7 @@ local function evaluator(p, l, run, data, workers)
     end
     native.jobs_run {
       module = "evection.verbs.evolve", fn = "measure", args = args, workers = workers, timeout_s = p.timeout_s,
-      max_memory_mb = p.memory_mb or share_of_memory(workers),
+      max_memory_mb = p.memory_mb or share_of_memory(workers), confined = true,
       on_done = function(i, ok, result, seconds, peak_rss_mb)
         local e = list[i]
         if ok and result.reward then e.reward, e.metrics = result.reward, result.metrics
@@ -209,6 +209,20 @@ local function start(opts, p, l, run, w)
     return {}, nil
   end
   return ledger.evaluations(l, run), known.report and native.json_decode(known.report)
+end
+
+-- handing(opts) → { then, share, data }: what the service is to do with the champion, by the command line, else by the plan; without then: nothing.
+-- Said before the run, so that a service that is not there, or serves other data, is known before the work is done.
+function evolve.handing(opts)
+  local p = plan.open(opts.args[1])
+  local handing = p.handing
+  if opts["then"] or opts.share then
+    local word = opts["then"] or (handing and handing["then"])
+    handing = plan.handing(word, opts.share, function(_, message, ...) native.raise("invalid", ("--" .. message:gsub(" then:", " --then")):format(...)) end)
+  end
+  local to = { ["then"] = handing and handing["then"], share = handing and handing.share }
+  if handing then to.data = world.open(opts.data or p.data or p.composition.data).name end
+  return to
 end
 
 function evolve.main(opts)
