@@ -90,7 +90,11 @@ ev_status ev_model_fill(const ev_model *m, ev_slate *s) {
   const uint32_t *items = ev_slate_items(s);
   for (size_t i = 0; i < n; i++) {
     const float *row = row_of(m, items[i]);
-    if (i + 8 < n && items[i + 8] < m->n_items) __builtin_prefetch(x->values + items[i + 8] * x->n);
+    if (i + 8 < n && items[i + 8] < m->n_items) {
+      const float *soon = x->values + items[i + 8] * x->n;
+      __builtin_prefetch(soon);
+      __builtin_prefetch(soon + x->n - 1); /* most rows lie on two lines */
+    }
     for (size_t c = 0; c < x->n; c++) out[c][i] = row != NULL ? row[c] : 0;
   }
   return EV_OK;
@@ -117,8 +121,9 @@ ev_status ev_model_share(const ev_model *m, const ev_requests *r, ev_slate *s, c
       if (used == 0 || number[i] != number[used - 1]) number[used] = number[i], share[used++] = 0;
       share[used - 1] += 1 / (float)n;
     }
-    for (size_t i = 0; i < ev_slate_n(s); i++) {
-      const float *row = row_of(m, ev_slate_items(s)[i]);
+    const uint32_t *items = ev_slate_items(s);
+    for (size_t i = 0, n_rows = ev_slate_n(s); i < n_rows; i++) {
+      const float *row = row_of(m, items[i]);
       if (row == NULL) {
         out[i] = 0;
         continue;

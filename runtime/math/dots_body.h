@@ -80,16 +80,24 @@ TARGET static __attribute__((unused)) void AT(dots)(float *out, const void *q, c
 TARGET static __attribute__((unused)) void AT(dots_at)(float *out, const void *q, const void *rows, const uint32_t *ids, size_t stride, size_t n, size_t d) {
   int32_t shift = SHIFT(q, d);
   const char *p = rows;
-  size_t bytes = d * sizeof(R), i = 0;
-  for (size_t j = 0; j < n && j < AHEAD; j++)
+  size_t bytes = d * sizeof(R);
+  for (size_t j = 4; j < n && j < AHEAD; j++)
     for (size_t line = 0; line < bytes; line += 64) __builtin_prefetch(p + ids[j] * stride + line);
-  for (; i + 4 <= n; i += 4) {
+#define ROW(i) ((const void *)(p + ids[i] * stride))
+  if (n < 4) {
+    float few[4];
+    if (n == 0) return;
+    AT(in_step)(few, q, ROW(0), ROW(n / 2), ROW(n - 1), ROW(n - 1), d, shift);
+    out[n - 1] = few[2], out[n / 2] = few[1], out[0] = few[0];
+    return;
+  }
+  for (size_t i = 0;; i = i + 8 <= n ? i + 4 : n - 4) { /* the last four may have had their turn: a rest of one to three would be guessed wrong */
     for (size_t j = i + AHEAD; j < n && j < i + AHEAD + 4; j++)
       for (size_t line = 0; line < bytes; line += 64) __builtin_prefetch(p + ids[j] * stride + line);
-    AT(in_step)(out + i, q, (const void *)(p + ids[i] * stride), (const void *)(p + ids[i + 1] * stride), (const void *)(p + ids[i + 2] * stride),
-             (const void *)(p + ids[i + 3] * stride), d, shift);
+    AT(in_step)(out + i, q, ROW(i), ROW(i + 1), ROW(i + 2), ROW(i + 3), d, shift);
+    if (i + 4 >= n) break;
   }
-  for (; i < n; i++) out[i] = SUM1(AT(total)(q, (const void *)(p + ids[i] * stride), d), shift);
+#undef ROW
 }
 
 #undef PASTE_

@@ -48,8 +48,9 @@ ev_status ev_step_close(ev_lstep *s, size_t n) {
     uint32_t *sources = ev_slate_sources(slate);
     for (size_t i = 0; i < ev_slate_n(slate); i++) sources[i] = s->bit;
   }
-  if (s->role != EV_ROLE_RERANK && s->role != EV_ROLE_EXPLORE) EV_TRY(ev_slate_sort(slate));
-  if (n > 0) ev_slate_truncate(slate, n);
+  if (n == 0) n = ev_slate_n(slate);
+  if (s->role != EV_ROLE_RERANK && s->role != EV_ROLE_EXPLORE) return ev_slate_best(slate, n);
+  ev_slate_truncate(slate, n);
   return EV_OK;
 }
 

@@ -35,6 +35,7 @@ static void scratch_free(ev_hnsw_scratch *t) {
   ev_free(t->heap);
   ev_free(t->equal);
   ev_free(t->ids);
+  ev_free(t->ahead);
   ev_free(t->scores);
   ev_free(t->query);
   ev_free(t);
@@ -85,9 +86,10 @@ static ev_hnsw_scratch *scratch_new(const ev_index *x, const ev_hnsw *g) {
   t->touched = ev_alloc(EV_HNSW_TOUCHED, sizeof *t->touched);
   t->equal = ev_alloc(g->m0, sizeof *t->equal);
   t->ids = ev_alloc(g->room, sizeof *t->ids);
+  t->ahead = ev_alloc(g->room, sizeof *t->ahead);
   t->scores = ev_alloc(g->room, sizeof *t->scores);
   t->query = ev_zalloc(x->d + 64, sizeof *t->query);
-  if (t->touched != NULL && t->equal != NULL && t->ids != NULL && t->scores != NULL && t->query != NULL) return t;
+  if (t->touched != NULL && t->equal != NULL && t->ids != NULL && t->ahead != NULL && t->scores != NULL && t->query != NULL) return t;
   scratch_free(t);
   return NULL;
 }
@@ -175,24 +177,28 @@ size_t ev_hnsw_offer_equal(ev_found *pool, size_t *n, size_t room, float score, 
   return at;
 }
 
-/* A list's rows that are in the graph and were not visited before: they are now, and on their way into the cache. */
-static inline size_t fresh(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, const ev_link *list, size_t most, size_t n_rows) {
+/* A list's rows that are in the graph and were not visited before, into ids: they are now, and on their way into the cache. About one
+ * in four is, in no order that could be guessed: so there is no branch for it. */
+static inline size_t fresh(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, const ev_link *list, size_t most, size_t n_rows, uint32_t *ids) {
   size_t n = 0;
   for (size_t i = 0; i < most; i++) {
     uint32_t row = ev_hnsw_link(list, i) - 1;
     if (row >= n_rows) break; /* the list's end, or damage */
-    if ((t->visited[row / 64] >> row % 64 & 1) != 0 || !ev_hnsw_linked(g, row)) continue; /* most were visited */
-    ev_hnsw_visit(t, row);
-    prefetch_row(x, row);
-    t->ids[n++] = row;
+    uint64_t *word = &t->visited[row / 64], is_new = (~*word >> row % 64 & 1) & (uint64_t)ev_hnsw_linked(g, row);
+    *word |= is_new << row % 64;
+    ids[n] = row;
+    n += is_new;
+  }
+  for (size_t i = 0; i < n; i++) {
+    prefetch_row(x, ids[i]);
+    if (t->n_touched < EV_HNSW_TOUCHED) t->touched[t->n_touched++] = ids[i];
   }
   return n;
 }
 
 static inline void prefetch_list(const ev_hnsw *g, uint32_t row) {
   const char *list = g->ground.base + row * g->m0 * sizeof(ev_link);
-  __builtin_prefetch(list);
-  __builtin_prefetch(list + 64);
+  for (size_t i = 0; i < g->m0 * sizeof(ev_link) && i < 128; i += 64) __builtin_prefetch(list + i);
 }
 
 ev_found ev_hnsw_descend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, const ev_hnsw_side *q, ev_found at, unsigned from, unsigned to,
@@ -217,28 +223,69 @@ ev_found ev_hnsw_descend(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t
   return at;
 }
 
+/* Into the second level: what is read when the walk has ended is on its way while it walks. */
+static inline void prefetch_vector(const ev_index *x, uint32_t row) {
+  const char *v = x->vectors.base + row * x->d * sizeof(float);
+  for (size_t i = 0; i < x->d * sizeof(float) && i < 1024; i += 64) __builtin_prefetch(v + i, 0, 2);
+}
+
+static inline size_t unexpanded(const ev_found *pool, size_t at, size_t n) {
+  while (at < n && (pool[at].row & EV_HNSW_EXPANDED) != 0) at++;
+  return at;
+}
+
+/* Nineteen times in twenty the row to be expanded next is the second best now: so its list is gone through before the codes of the
+ * best one's are compared, and its own are there when their turn comes. Where something better is found, that is taken back: what is
+ * expanded, and in which order, is what it would be without. */
+typedef struct guess {
+  uint32_t row; /* EV_NONE: none */
+  uint32_t *ids;
+  size_t n, n_touched;
+} guess;
+
+static inline size_t follow(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, uint32_t row, unsigned level, size_t n_rows, uint32_t *ids) {
+  size_t most;
+  const ev_link *list = ev_hnsw_list(g, row, level, &most);
+  return list != NULL ? fresh(x, g, t, list, most, n_rows, ids) : 0;
+}
+
+static inline void take_back(ev_hnsw_scratch *t, const guess *ahead) {
+  if (ahead->row == EV_NONE) return;
+  for (size_t i = 0; i < ahead->n; i++) t->visited[ahead->ids[i] / 64] &= ~((uint64_t)1 << ahead->ids[i] % 64);
+  t->n_touched = ahead->n_touched;
+}
+
 size_t ev_hnsw_beam(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *t, const ev_hnsw_side *q, unsigned level, size_t ef, size_t *n_pool,
                     size_t n_rows) {
   ev_found *pool = t->pool;
-  size_t next = 0, n = *n_pool, looked_at = 0;
-  while (next < n) {
-    if ((pool[next].row & EV_HNSW_EXPANDED) != 0) {
-      next++;
-      continue;
+  uint32_t *ids = t->ids;
+  guess ahead = {EV_NONE, t->ahead, 0, 0};
+  size_t n = *n_pool, looked_at = 0, lowest;
+  for (size_t next = 0; (next = unexpanded(pool, next, n)) < n; next = lowest) {
+    size_t n_fresh = ahead.n;
+    if (pool[next].row == ahead.row) {
+      uint32_t *free = ids;
+      ids = ahead.ids, ahead.ids = free;
+    } else {
+      take_back(t, &ahead);
+      n_fresh = follow(x, g, t, pool[next].row, level, n_rows, ids);
     }
-    size_t most, lowest = next + 1;
-    const ev_link *list = ev_hnsw_list(g, pool[next].row, level, &most);
+    if (q->exact_soon) prefetch_vector(x, pool[next].row);
     pool[next].row |= EV_HNSW_EXPANDED;
-    size_t n_fresh = list != NULL ? fresh(x, g, t, list, most, n_rows) : 0;
-    ev_hnsw_scores(t->scores, x, q, t->ids, n_fresh);
+    lowest = next + 1;
+    size_t then = unexpanded(pool, lowest, n);
+    ahead.row = then < n ? pool[then].row : EV_NONE;
+    ahead.n_touched = t->n_touched;
+    if (then < n) ahead.n = follow(x, g, t, ahead.row, level, n_rows, ahead.ids);
+    ev_hnsw_scores(t->scores, x, q, ids, n_fresh);
     looked_at += n_fresh;
     for (size_t i = 0; i < n_fresh; i++) {
-      size_t at = ev_hnsw_offer(pool, &n, ef, t->scores[i], t->ids[i], q);
+      size_t at = ev_hnsw_offer(pool, &n, ef, t->scores[i], ids[i], q);
       if (at < lowest) lowest = at;
-      if (at < ef && level == 0) prefetch_list(g, t->ids[i]);
+      if (at < ef && level == 0) prefetch_list(g, ids[i]);
     }
-    next = lowest;
   }
+  take_back(t, &ahead);
   for (size_t i = 0; i < n; i++) pool[i].row &= ~EV_HNSW_EXPANDED;
   *n_pool = n;
   return looked_at;
@@ -291,7 +338,7 @@ static ev_status filtered(const ev_index *x, const ev_hnsw *g, ev_hnsw_scratch *
       break;
     }
     const ev_link *list = ev_hnsw_list(g, best.row, 0, &most);
-    size_t n_fresh = fresh(x, g, t, list, most, n_rows);
+    size_t n_fresh = fresh(x, g, t, list, most, n_rows, t->ids);
     ev_hnsw_scores(t->scores, x, q, t->ids, n_fresh);
     looked_at += n_fresh;
     for (size_t i = 0; i < n_fresh; i++) {
@@ -319,7 +366,7 @@ static ev_status hnsw_search(const ev_index *x, const ev_prepared *q, const ev_s
   bool all = s->allowed == NULL && s->pass == NULL && s->seen_ptr == NULL && atomic_load(&g->n_linked) == atomic_load(&x->n_live);
   ev_hnsw_scratch *t = ev_hnsw_scratch_take(x, g, n_rows, ef);
   if (t == NULL) return EV_ENOMEM;
-  ev_hnsw_side side = {.code = q->code, .weight = q->weight, .n_equal = (uint32_t)(want / 2 + s->k / 2 + 1)};
+  ev_hnsw_side side = {.code = q->code, .weight = q->weight, .n_equal = (uint32_t)(want / 2 + s->k / 2 + 1), .exact_soon = x->vectors.base != NULL && want >= ef};
   ev_hnsw_scores(&at.score, x, &side, &at.row, 1);
   if (!(at.score > -INFINITY)) at.score = -FLT_MAX; /* an f16 beyond its range */
   at = ev_hnsw_descend(x, g, t, &side, at, (unsigned)(entry >> 32), 0, n_rows);

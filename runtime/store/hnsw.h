@@ -35,6 +35,7 @@ typedef struct ev_hnsw_scratch {
   ev_found *heap;    /* (heap_room) best on top; of a search with a filter */
   size_t heap_room;
   ev_found *equal;   /* (m0) candidates for a list's last places */
+  uint32_t *ahead;   /* (room) rows that will probably be compared after those */
   uint32_t *ids;     /* (room) rows to be compared, */
   float *scores;     /* and their scores */
   float *query;      /* (d) a stored row as a query, for the forms that want it decoded */
@@ -67,6 +68,7 @@ typedef struct ev_hnsw_side {
   const float *by;  /* NULL: all 1 */
   uint32_t lot;     /* what lots are drawn for */
   uint32_t n_equal; /* rows of one score that a pool keeps */
+  bool exact_soon;  /* what is found will be compared by vectors, all of it */
 } ev_hnsw_side;
 
 static inline float *ev_floats(const ev_region *r) { return (float *)(void *)r->base; }
@@ -117,7 +119,13 @@ size_t ev_hnsw_offer_equal(ev_found *pool, size_t *n, size_t room, float score, 
 static inline size_t ev_hnsw_offer(ev_found *pool, size_t *n, size_t room, float score, uint32_t row, const ev_hnsw_side *q) {
   size_t at = 0, len = *n;
   if (!(score > (len == room ? pool[len - 1].score : -INFINITY))) return room; /* NaN neither */
-  for (; len > 1; len -= len / 2) at += (size_t)(pool[at + len / 2 - 1].score >= score) * (len / 2); /* the first that is worse; a branch would be guessed wrong half the time */
+  while (len >= 8) { /* the first that is worse. A branch would be guessed wrong half the time; seven at once wait for each other less than three halvings do */
+    size_t step = len / 8, n_better = 0;
+    for (size_t i = 1; i < 8; i++) n_better += pool[at + i * step - 1].score >= score;
+    at += n_better * step;
+    len -= 7 * step; /* of the last part; the others are no longer */
+  }
+  for (; len > 1; len -= len / 2) at += (size_t)(pool[at + len / 2 - 1].score >= score) * (len / 2);
   at += len > 0 && pool[at].score >= score;
   if (at > 0 && pool[at - 1].score == score) return ev_hnsw_offer_equal(pool, n, room, score, row, at, q);
   if (*n < room) ++*n;

@@ -89,11 +89,8 @@ float *ev_slate_find(ev_slate *s, const char *name) {
   return NULL;
 }
 
-ev_status ev_slate_column(ev_slate *s, const char *name, float **out) {
-  *out = ev_slate_find(s, name);
-  if (*out != NULL) return EV_OK;
-  if (strlen(name) >= sizeof s->columns->name || *name == '\0') return ev_fail(EV_EINVAL, "'%.60s' is no name for a column", name);
-  if (s->n_columns == EV_SLATE_MAX_COLUMNS) return ev_fail(EV_ELIMIT, "a slate holds at most %d columns", EV_SLATE_MAX_COLUMNS);
+/* One more column, of zeros, whose name is in use nowhere else. */
+static ev_status add_column(ev_slate *s, const char *name, size_t len) {
   EV_TRY(reserve(s, 1));
   named *c = &s->columns[s->n_columns];
   if (s->n_columns == s->n_blocks) {
@@ -101,10 +98,21 @@ ev_status ev_slate_column(ev_slate *s, const char *name, float **out) {
     if (c->data == NULL) return EV_ENOMEM;
     s->n_blocks++;
   }
-  snprintf(c->name, sizeof c->name, "%s", name);
+  memcpy(c->name, name, len);
+  c->name[len] = '\0';
   memset(c->data, 0, s->n * sizeof *c->data);
   s->n_columns++;
-  *out = c->data;
+  return EV_OK;
+}
+
+ev_status ev_slate_column(ev_slate *s, const char *name, float **out) {
+  *out = ev_slate_find(s, name);
+  if (*out != NULL) return EV_OK;
+  size_t len = strlen(name);
+  if (len >= sizeof s->columns->name || len == 0) return ev_fail(EV_EINVAL, "'%.60s' is no name for a column", name);
+  if (s->n_columns == EV_SLATE_MAX_COLUMNS) return ev_fail(EV_ELIMIT, "a slate holds at most %d columns", EV_SLATE_MAX_COLUMNS);
+  EV_TRY(add_column(s, name, len));
+  *out = s->columns[s->n_columns - 1].data;
   return EV_OK;
 }
 
@@ -131,19 +139,25 @@ static int better(const void *a, const void *b, void *slate) {
   return i < j ? -1 : i > j;
 }
 
-ev_status ev_slate_sort(ev_slate *s) {
+ev_status ev_slate_sort(ev_slate *s) { return ev_slate_best(s, s->n); }
+
+ev_status ev_slate_best(ev_slate *s, size_t n) {
   bool sorted = true;
+  if (n > s->n) n = s->n;
   for (size_t i = 0; i < s->n; i++) s->keys[i] = (uint64_t)ev_score_key(s->scores[i]) << 32 | i;
   for (size_t i = 1; i < s->n && sorted; i++)
     sorted = s->keys[i - 1] >> 32 < s->keys[i] >> 32 || (s->keys[i - 1] >> 32 == s->keys[i] >> 32 && s->items[i - 1] <= s->items[i]);
-  if (sorted) return EV_OK;
+  if (sorted) {
+    ev_slate_truncate(s, n);
+    return EV_OK;
+  }
   ev_sort_keys(s->keys, s->keys + s->cap, s->n); /* by score; a comparison of scores and items takes five times as long */
   for (size_t i = 0; i < s->n; i++) s->order[i] = (uint32_t)s->keys[i];
-  for (size_t i = 0, end; i < s->n; i = end) { /* equals by item */
+  for (size_t i = 0, end; i < n; i = end) { /* equals by item */
     for (end = i + 1; end < s->n && s->keys[end] >> 32 == s->keys[i] >> 32; end++) continue;
     if (end - i > 1) qsort_r(s->order + i, end - i, sizeof *s->order, better, s);
   }
-  move(s, s->n);
+  move(s, n); /* the others are not moved first and dropped then */
   return EV_OK;
 }
 
@@ -169,10 +183,7 @@ ev_status ev_slate_copy(ev_slate *out, const ev_slate *s) {
   if (out == s) return EV_OK;
   ev_slate_clear(out);
   EV_TRY(reserve(out, s->n));
-  for (size_t c = 0; c < s->n_columns; c++) {
-    float *ignored;
-    EV_TRY(ev_slate_column(out, s->columns[c].name, &ignored));
-  }
+  for (size_t c = 0; c < s->n_columns; c++) EV_TRY(add_column(out, s->columns[c].name, strlen(s->columns[c].name)));
   if (s->n == 0) return EV_OK;
   memcpy(out->items, s->items, s->n * sizeof *s->items);
   memcpy(out->sources, s->sources, s->n * sizeof *s->sources);

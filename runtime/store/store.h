@@ -194,6 +194,7 @@ size_t ev_slate_n_columns(const ev_slate *s);
 const char *ev_slate_column_name(const ev_slate *s, size_t i);
 float *ev_slate_column_at(ev_slate *s, size_t i);
 ev_status ev_slate_sort(ev_slate *s);                 /* by score descending, then item ascending; NaN last; all columns move along */
+ev_status ev_slate_best(ev_slate *s, size_t n);       /* the first n after sorting; the others are gone */
 void ev_slate_truncate(ev_slate *s, size_t n);
 ev_status ev_slate_permute(ev_slate *s, const uint32_t *order, size_t n); /* keeps order[0..n): distinct rows; EV_EINVAL otherwise */
 ev_status ev_slate_copy(ev_slate *out, const ev_slate *s);

@@ -38,6 +38,11 @@ static void sorting_cutting_and_moving_take_every_column_along(void **s) {
         rows[j - 1] = swap;
       }
     assert_is(x, rows, n);
+    size_t best = ev_rng_below(&r, MOST + 2); /* some of them, none, or more than there are */
+    assert_int_equal(ev_slate_best(copy, best), EV_OK);
+    assert_is(copy, rows, best < n ? best : n);
+    assert_int_equal(ev_slate_best(copy, best / 2), EV_OK); /* of what is in order */
+    assert_is(copy, rows, best / 2 < n ? best / 2 : n);
     uint32_t order[MOST];
     for (size_t i = 0; i < n; i++) order[i] = (uint32_t)i;
     for (size_t i = n; i > 1; i--) {
