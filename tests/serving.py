@@ -202,6 +202,14 @@ class Service:
         return document
 
 
+def first():
+    """In the generator: it goes before those it measures, where that is allowed, so that its own waits are not counted as theirs."""
+    try:
+        os.nice(-10)
+    except OSError:
+        pass
+
+
 class Load:
     """build/bench/load in the background."""
 
@@ -212,7 +220,7 @@ class Load:
                 self.command.append("--" + name.replace("_", "-"))
             elif value is not None and value is not False:
                 self.command += ["--" + name.replace("_", "-"), str(value)]
-        self.p = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.p = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=first)
 
     def end(self, stop=False, timeout=3600):
         """→ what it says"""

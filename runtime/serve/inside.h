@@ -170,6 +170,7 @@ void bell_hush(int fd);    /* reads what was rung */
  * "status"}; takes {"workers": n}, and says {"working": n} when they are there. Neither returns. */
 _Noreturn void team_run(const ev_serve_options *o, board *b, const bells *bell, uint32_t team, const char *args, int report);
 _Noreturn void worker_run(ev_host *h, board *b, const bells *bell, uint32_t at, uint64_t asked_ns); /* asked_ns: when the one before was found dead; 0: none was */
+void process_turns(uint64_t ns); /* of a processor, that this process asks for: who asks for short ones waits less */
 void process_begin(const char *name, pid_t parent, bool ignore_interrupts); /* of a child: dies with its parent, default signals, a name in ps */
 
 /* ---- Scribe -------------------------------------------------------------------------------------------------
