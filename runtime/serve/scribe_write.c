@@ -44,7 +44,33 @@ typedef struct writer {
   uint64_t retry_ns;     /* until then only tickets are tried; 0: there is no trouble */
   bool said;             /* that there is trouble */
   uint64_t dropped_ns;   /* until then no word of wrong records */
+  uint64_t begun_ns, breath_ns; /* of this commit; when it last let others go first */
 } writer;
+
+/* ---- Long commits ------------------------------------------------------------------------------------------
+ * Every quarter of a million rows a commit folds them into the totals, which takes a processor for a tenth of a second: long enough
+ * for requests to pile up where processors are few. It takes small bites, as long as nobody waits for the commit. */
+#define BREATH_OPS 2000      /* of SQLite's machine, between two looks */
+#define LONG_NS 5000000      /* a commit as usual is shorter */
+#define BITE_NS 300000
+#define BITE_MOST_NS 3000000 /* it had no processor itself for the rest */
+#define BREATHS 4            /* of a bite's time, given to others after it */
+
+static bool awaited(const scribe *s) {
+  for (size_t i = 0; i < s->n_rings; i++)
+    if (atomic_load(&s->rings[i].posted) != atomic_load(&s->rings[i].taken)) return true;
+  return atomic_load(&s->stopping) != 0;
+}
+
+static int breathe(void *ctx) { /* SQLite's progress handler; 0: go on */
+  writer *w = ctx;
+  uint64_t now = ev_now_ns();
+  if (now < w->begun_ns + LONG_NS || now < w->breath_ns + BITE_NS || awaited(w->s)) return 0;
+  uint64_t bite = now - w->breath_ns;
+  usleep((useconds_t)(BREATHS * (bite < BITE_MOST_NS ? bite : BITE_MOST_NS) / 1000));
+  w->breath_ns = ev_now_ns();
+  return 0;
+}
 
 /* ---- The last failure ----------------------------------------------------------------------------------*/
 static void note(scribe *s, const char *error) {
@@ -254,6 +280,7 @@ static ev_status mark(writer *w, uint64_t serial) {
 /* The records in one transaction. A wrong one fails alone; anything else is the status of all. *begun: it was not the lock. */
 static ev_status commit(writer *w, entry *list, size_t n, bool *begun) {
   uint64_t serial = atomic_fetch_add(&w->s->serial, 1) + 1;
+  w->begun_ns = w->breath_ns = ev_now_ns();
   ev_status status = ev_ledger_begin(w->l);
   *begun = status == EV_OK;
   for (entry *e = list; e < list + n && status == EV_OK; e++) {
@@ -439,6 +466,7 @@ ev_status scribe_run(scribe *s, const char *ledger_path) {
   if (status == EV_OK) status = ev_ledger_open(&w.l, ledger_path);
   if (status == EV_OK) {
     sqlite3_busy_timeout(ev_ledger_db(w.l), BUSY_MS);
+    sqlite3_progress_handler(ev_ledger_db(w.l), BREATH_OPS, breathe, &w);
     static const char sql[] = "INSERT INTO settings VALUES ('scribe', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
     if (sqlite3_prepare_v3(ev_ledger_db(w.l), sql, -1, SQLITE_PREPARE_PERSISTENT, &w.mark, NULL) != SQLITE_OK)
       status = ev_fail(EV_EIO, "the ledger: %s", sqlite3_errmsg(ev_ledger_db(w.l)));
