@@ -10,7 +10,8 @@ local runner = require "evection.runner"
 
 local carry = {}
 
-local function read_json(path)
+-- carry.read_json(path) → the table that a small file of JSON says; nil: it is not there, or damaged.
+function carry.read_json(path)
   if not native.exists(path) then return nil end
   local ok, value = pcall(function() return native.json_decode(native.read_file(path, 1048576)) end)
   return ok and type(value) == "table" and value or nil
@@ -144,7 +145,7 @@ function carry.migrate(change, old_version, w)
   local parts = { node.agent.hash }
   for _, s in ipairs(change.lost) do parts[#parts + 1] = s.file end
   for _, s in ipairs(change.new) do parts[#parts + 1] = s.file end
-  local key, journal = native.hash(table.concat(parts, "\n")), read_json(path)
+  local key, journal = native.hash(table.concat(parts, "\n")), carry.read_json(path)
   if journal and journal.moves then finish(path, journal) end
   sweep(runner.state_folder(w), change.agent)
   if journal and journal.key == key then return false end -- this text has done it: its state has learnt since
@@ -174,7 +175,7 @@ function carry.migrate(change, old_version, w)
         all[#all + 1] = { from = move.from, to = move.to }
       end
       native.write_file(path, native.json_encode { key = key, old_version = old_version, at_ms = native.wall_ms(), moves = all }) -- from here on it is done
-      finish(path, read_json(path))
+      finish(path, carry.read_json(path))
     end)
   end
   if not ok then

@@ -24,12 +24,6 @@ local METRICS = { recall = true, ndcg = true, hit = true, precision = true, mrr 
 local function folder() return native.home .. "/versions" end
 local function inside(version) return ("%s/%s"):format(folder(), version) end
 
-local function read_json(path)
-  if not native.exists(path) then return nil end
-  local ok, value = pcall(function() return native.json_decode(native.read_file(path, 1048576)) end)
-  return ok and type(value) == "table" and value or nil
-end
-
 local function remove_folder(path)
   for _, name in ipairs(native.list(path)) do native.remove(path .. "/" .. name) end
   native.remove(path)
@@ -43,7 +37,7 @@ local function is_version(name) return #name == 64 and name:match "^%x+$" ~= nil
 function stage.list()
   local list = native.array {}
   for _, name in ipairs(native.list(folder())) do
-    local v = is_version(name) and read_json(inside(name) .. "/version.json")
+    local v = is_version(name) and carry.read_json(inside(name) .. "/version.json")
     if v then
       v.version = name
       list[#list + 1] = v
@@ -122,7 +116,7 @@ function stage.snapshot(c, about)
   local kept, known = nil, nil
   if native.exists(path) then
     kept = verify(path, version)
-    known = read_json(path .. "/version.json")
+    known = carry.read_json(path .. "/version.json")
     if not kept then
       native.log("warning", ("%s: damaged; it is written again"):format(path))
       remove_folder(path)

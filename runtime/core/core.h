@@ -67,6 +67,7 @@ typedef struct ev_buf {
 ev_status ev_buf_reserve(ev_buf *b, size_t extra); /* room for extra more bytes and the NUL */
 ev_status ev_buf_append(ev_buf *b, const void *data, size_t len);
 ev_status ev_buf_printf(ev_buf *b, const char *fmt, ...) EV_PRINTF(2, 3);
+ev_status ev_buf_quoted(ev_buf *b, const char *s, size_t len); /* as a JSON string, with its quotes */
 void ev_buf_clear(ev_buf *b); /* len = 0, memory kept */
 void ev_buf_free(ev_buf *b);
 

@@ -108,6 +108,22 @@ ev_status ev_buf_printf(ev_buf *b, const char *fmt, ...) {
   return st;
 }
 
+ev_status ev_buf_quoted(ev_buf *out, const char *s, size_t len) {
+  EV_TRY(ev_buf_append(out, "\"", 1));
+  size_t start = 0;
+  for (size_t i = 0; i < len; i++) {
+    unsigned char c = (unsigned char)s[i];
+    if (c >= 0x20 && c != '"' && c != '\\') continue;
+    EV_TRY(ev_buf_append(out, s + start, i - start));
+    if (c == '"' || c == '\\') EV_TRY(ev_buf_printf(out, "\\%c", c));
+    else if (c == '\n') EV_TRY(ev_buf_append(out, "\\n", 2));
+    else EV_TRY(ev_buf_printf(out, "\\u%04x", c));
+    start = i + 1;
+  }
+  EV_TRY(ev_buf_append(out, s + start, len - start));
+  return ev_buf_append(out, "\"", 1);
+}
+
 void ev_buf_clear(ev_buf *b) {
   b->len = 0;
   if (b->data != NULL) b->data[0] = '\0';

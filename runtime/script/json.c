@@ -72,19 +72,7 @@ static ev_status encode(lua_State *L, int index, ev_buf *out, int depth);
 
 ev_status ev_json_text(const char *s, size_t len, ev_buf *out) {
   if (ev_utf8_invalid(s, len) != len) return ev_fail(EV_EINVAL, "text that is not UTF-8 has no JSON form");
-  EV_TRY(ev_buf_append(out, "\"", 1));
-  size_t start = 0;
-  for (size_t i = 0; i < len; i++) {
-    unsigned char c = (unsigned char)s[i];
-    if (c >= 0x20 && c != '"' && c != '\\') continue;
-    EV_TRY(ev_buf_append(out, s + start, i - start));
-    if (c == '"' || c == '\\') EV_TRY(ev_buf_printf(out, "\\%c", c));
-    else if (c == '\n') EV_TRY(ev_buf_append(out, "\\n", 2));
-    else EV_TRY(ev_buf_printf(out, "\\u%04x", c));
-    start = i + 1;
-  }
-  EV_TRY(ev_buf_append(out, s + start, len - start));
-  return ev_buf_append(out, "\"", 1);
+  return ev_buf_quoted(out, s, len);
 }
 
 ev_status ev_json_number(double x, ev_buf *out) {

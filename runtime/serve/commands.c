@@ -63,15 +63,12 @@ static void stage_or(supervisor *s, const char *version, const char *then, json_
   member *m = member_of(s, version);
   if (m != NULL && m->state != MEMBER_CHAMPION && !version_quarantined(s, m->version)) {
     member_owe(s, m, ticket);
-    snprintf(m->then, sizeof m->then, "%s", then);
-    snprintf(m->reason, sizeof m->reason, "%s", reason);
-    snprintf(m->action, sizeof m->action, "%s", strcmp(reason, "rolled back") == 0 ? "rollback" : "promote");
+    member_intend(m, then, reason);
     if (json_object_get(command, "options") != NULL) {
       json_decref(m->options);
       m->options = json_incref(json_object_get(command, "options"));
     }
-    if (m->ordered) member_carry_out(s, m);
-    else member_order(m, strcmp(then, "canary") == 0 ? (s->o->workers + 1) / 2 : s->o->workers);
+    member_go_on(s, m);
     return;
   }
   if (m != NULL && m->state == MEMBER_CHAMPION) {
@@ -144,12 +141,12 @@ void versions_command(supervisor *s, json_t *command) {
     if (version != NULL) { /* it served before: there is no time for a gate, and its own learning state is still there */
       json_object_set_new(command, "gate", json_false());
       json_object_set_new(command, "drop_state", json_true());
-      stage_or(s, version, "publish", command, ticket, "rolled back");
+      stage_or(s, version, "publish", command, ticket, ROLLED_BACK);
     } else if (challenger != NULL) { /* what is on trial goes first */
       member_end_canary(s, challenger, "rolled back by hand", NULL);
       control_reply(s, ticket, 200, member_describe(champion));
     } else if (reserve != NULL) {
-      stage_or(s, reserve->version, "publish", command, ticket, "rolled back");
+      stage_or(s, reserve->version, "publish", command, ticket, ROLLED_BACK);
     } else {
       control_refuse(s, ticket, 409, "there is no version to go back to; say which one (see `evection versions`)");
     }

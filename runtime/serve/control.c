@@ -128,7 +128,7 @@ void control_collect(http_thread *t) {
 /* ---- The canary -------------------------------------------------------------------------------------------*/
 static void state_path(const front *f, char out[4096]) { snprintf(out, 4096, "%s/canary.state", f->o->home); }
 
-static double number(const json_t *o, const char *key, double fallback) {
+double json_number_or(const json_t *o, const char *key, double fallback) {
   const json_t *v = json_object_get(o, key);
   return json_is_number(v) ? json_number_value(v) : fallback;
 }
@@ -139,19 +139,19 @@ static void read_options(canary_options *out, const json_t *o) {
   canary_defaults(out);
   snprintf(out->challenger, sizeof out->challenger, "%s", challenger != NULL ? challenger : "");
   snprintf(out->champion, sizeof out->champion, "%s", champion != NULL ? champion : "");
-  out->share = number(o, "share", out->share);
+  out->share = json_number_or(o, "share", out->share);
   out->salt = (uint64_t)json_integer_value(json_object_get(o, "salt"));
-  out->test.margin = number(o, "margin", out->test.margin);
-  out->test.harm = number(o, "harm", out->test.harm);
-  out->test.low = number(o, "low", out->test.low);
-  out->test.high = number(o, "high", out->test.high);
-  out->test.confidence = number(o, "confidence", out->test.confidence);
-  out->test.caution = number(o, "caution", out->test.caution);
-  out->slates_per_user = (unsigned)number(o, "slates_per_user", out->slates_per_user);
-  out->settle_ms = (int64_t)(1000 * number(o, "settle_s", (double)out->settle_ms / 1000));
-  out->window_ms = (int64_t)(1000 * number(o, "window_s", (double)out->window_ms / 1000));
-  out->errors_max = number(o, "errors_max", out->errors_max);
-  out->late_ms = number(o, "late_ms", out->late_ms > 0 ? out->late_ms : 0);
+  out->test.margin = json_number_or(o, "margin", out->test.margin);
+  out->test.harm = json_number_or(o, "harm", out->test.harm);
+  out->test.low = json_number_or(o, "low", out->test.low);
+  out->test.high = json_number_or(o, "high", out->test.high);
+  out->test.confidence = json_number_or(o, "confidence", out->test.confidence);
+  out->test.caution = json_number_or(o, "caution", out->test.caution);
+  out->slates_per_user = (unsigned)json_number_or(o, "slates_per_user", out->slates_per_user);
+  out->settle_ms = (int64_t)(1000 * json_number_or(o, "settle_s", (double)out->settle_ms / 1000));
+  out->window_ms = (int64_t)(1000 * json_number_or(o, "window_s", (double)out->window_ms / 1000));
+  out->errors_max = json_number_or(o, "errors_max", out->errors_max);
+  out->late_ms = json_number_or(o, "late_ms", out->late_ms);
   if (automatic != NULL) out->automatic = json_is_true(automatic);
 }
 

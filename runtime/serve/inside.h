@@ -170,7 +170,6 @@ void bell_hush(int fd);    /* reads what was rung */
  * "status"}; takes {"workers": n}, and says {"working": n} when they are there. Neither returns. */
 _Noreturn void team_run(const ev_serve_options *o, board *b, const bells *bell, uint32_t team, const char *args, int report);
 _Noreturn void worker_run(ev_host *h, board *b, const bells *bell, uint32_t at, uint64_t asked_ns); /* asked_ns: when the one before was found dead; 0: none was */
-void process_turns(uint64_t ns); /* of a processor, that this process asks for: who asks for short ones waits less */
 void process_begin(const char *name, pid_t parent, bool ignore_interrupts); /* of a child: dies with its parent, default signals, a name in ps */
 
 /* ---- Scribe -------------------------------------------------------------------------------------------------
@@ -242,7 +241,7 @@ typedef struct member {  /* a team, as the supervisor sees it */
   int report;
   char version[65], source[4096];
   char then[16];         /* what is done when it is ready: "nothing", "publish", "canary" */
-  char reason[256], action[16];
+  char reason[256];
   bool of_file;          /* staged from a file that is to be watched */
   bool ordered;          /* its workers are being started */
   json_t *options, *said; /* of a canary; what staging found */
@@ -280,7 +279,10 @@ member *member_of(supervisor *s, const char *version);                /* that is
 json_t *member_describe(const member *m);
 void member_order(member *m, int n_workers);
 void member_owe(supervisor *s, member *m, json_int_t ticket); /* the answer, to who asked last; who asked before is told so */
-void member_carry_out(supervisor *s, member *m);     /* what `then` says; its workers are there */
+void member_intend(member *m, const char *then, const char *reason);  /* what is to be done with it, and why */
+#define ROLLED_BACK "rolled back"                    /* the reason that makes publishing a rollback in the ledger */
+void member_go_on(supervisor *s, member *m);         /* does what `then` says, now or when its workers are there */
+double json_number_or(const json_t *o, const char *key, double fallback); /* of an object, or NULL */
 void member_publish(supervisor *s, member *m, const char *action, const char *reason, const json_t *evidence);
 void member_end_canary(supervisor *s, member *m, const char *reason, const json_t *evidence);
 void version_path(const supervisor *s, char out[4096], const char *name, const char *suffix);
@@ -409,7 +411,6 @@ typedef struct call {
   void *work;                      /* of the handler */
   void (*work_free)(void *work);
 } call;
-void put_json_text(ev_buf *b, const char *s, size_t len);          /* as a JSON string, quoted */
 void call_json(call *c, unsigned code, json_t *document);      /* takes it; NULL: 500 */
 void call_text(call *c, unsigned code, const char *type, const char *text, size_t len);
 void call_error(call *c, unsigned code, const char *format, ...) EV_PRINTF(3, 4); /* {"error": "…"} */

@@ -13,21 +13,6 @@
 #define N_DEFAULT 10
 #define EXCLUDED_MAX 1000
 
-void put_json_text(ev_buf *b, const char *s, size_t len) {
-  size_t from = 0;
-  ev_buf_append(b, "\"", 1);
-  for (size_t i = 0; i < len; i++) {
-    unsigned char ch = (unsigned char)s[i];
-    if (ch >= 0x20 && ch != '"' && ch != '\\') continue;
-    ev_buf_append(b, s + from, i - from);
-    if (ch < 0x20) ev_buf_printf(b, "\\u%04x", ch);
-    else ev_buf_append(b, ch == '"' ? "\\\"" : "\\\\", 2);
-    from = i + 1;
-  }
-  ev_buf_append(b, s + from, len - from);
-  ev_buf_append(b, "\"", 1);
-}
-
 /* ---- The wanted slate → a slot ---------------------------------------------------------------------------*/
 static void free_wanted(wanted *w) {
   if (w == NULL) return;
@@ -171,7 +156,7 @@ static void put_sources(ev_buf *b, const served *v, uint32_t sources) {
   for (uint32_t k = 0; k < 32; k++) {
     if ((sources >> k & 1) == 0 || v->recalls[k][0] == '\0') continue;
     if (!first) ev_buf_append(b, ",", 1);
-    put_json_text(b, v->recalls[k], strlen(v->recalls[k]));
+    ev_buf_quoted(b, v->recalls[k], strlen(v->recalls[k]));
     first = false;
   }
 }
@@ -216,7 +201,7 @@ static void own_form(call *c, const wanted *w, const served *v) {
   ev_buf_printf(b, "{");
   if (a->degraded != 0 && a->cut[0] != '\0') {
     ev_buf_printf(b, "\"cut\":");
-    put_json_text(b, a->cut, strlen(a->cut));
+    ev_buf_quoted(b, a->cut, strlen(a->cut));
     ev_buf_append(b, ",", 1);
   }
   ev_buf_printf(b, "\"degraded\":%s,", a->degraded != 0 ? "true" : "false");
@@ -227,7 +212,7 @@ static void own_form(call *c, const wanted *w, const served *v) {
     const ev_pick *p = &a->picks[i];
     if (!catalog_id(f->catalog, p->item, id)) continue;
     ev_buf_append(b, first ? "{\"id\":" : ",{\"id\":", first ? 6 : 7);
-    put_json_text(b, id, strlen(id));
+    ev_buf_quoted(b, id, strlen(id));
     ev_buf_append(b, ",", 1);
     if (a->explored != 0) put_propensity(b, p->propensity);
     ev_buf_append(b, "\"score\":", 8);
@@ -238,7 +223,7 @@ static void own_form(call *c, const wanted *w, const served *v) {
     const char *text = catalog_title(f->catalog, p->item, &title);
     if (text != NULL) {
       ev_buf_append(b, ",\"title\":", 9);
-      put_json_text(b, text, strlen(text));
+      ev_buf_quoted(b, text, strlen(text));
     }
     ev_buf_append(b, "}", 1);
     first = false;
@@ -246,9 +231,9 @@ static void own_form(call *c, const wanted *w, const served *v) {
   ev_buf_append(b, "],", 2);
   if (a->explored != 0) put_propensity(b, a->propensity);
   ev_buf_append(b, "\"user\":", 7);
-  put_json_text(b, w->user, strlen(w->user));
+  ev_buf_quoted(b, w->user, strlen(w->user));
   ev_buf_append(b, ",\"version\":", 11);
-  put_json_text(b, v->version, strlen(v->version));
+  ev_buf_quoted(b, v->version, strlen(v->version));
   if (ev_buf_append(b, "}", 1) == EV_OK) call_text(c, 200, "application/json", NULL, 0);
   else call_error(c, 500, "out of memory");
 }

@@ -20,7 +20,6 @@
 #define DRAIN_MS 8000        /* for the requests under way, and for what the ledger still has to write */
 #define RING_BYTES ((size_t)16 << 20)
 #define SCRIBE_NICE 5
-#define FRONT_TURN_NS 100000 /* the least that the kernel knows */
 #define QUICK_S 2            /* a child that dies sooner after its start, */
 #define QUICK_MOST 10        /* so often in a row, will not be better the next time */
 
@@ -72,7 +71,6 @@ static ev_status start_front(supervisor *s) {
     leave_to_others(s);
     close(pair[0]);
     process_begin("ev-front", parent, true);
-    process_turns(FRONT_TURN_NS);
     front f = {.o = s->o, .b = s->b, .bells = &s->bells, .scribe = s->scribe, .snapshot = s->snapshot, .control = pair[1]};
     ev_status status = front_run(&f, &s->sockets);
     if (status != EV_OK) ev_log(EV_LOG_ERROR, "%s", ev_error());

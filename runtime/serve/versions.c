@@ -128,6 +128,16 @@ static void forget_canary(const supervisor *s) {
   unlink(path);
 }
 
+static void canary_over(supervisor *s) {
+  forget_canary(s);
+  control_tell(s, json_pack("{s:s}", "notice", "canary over"));
+}
+
+void member_intend(member *m, const char *then, const char *reason) {
+  snprintf(m->then, sizeof m->then, "%s", then);
+  snprintf(m->reason, sizeof m->reason, "%s", reason);
+}
+
 /* ---- Teams ------------------------------------------------------------------------------------------------*/
 static void clear(member *m) {
   if (m->report >= 0) close(m->report);
@@ -229,9 +239,7 @@ ev_status versions_stage(supervisor *s, const char *source, const char *then, co
   m->ticket = ticket;
   m->of_file = of_file;
   snprintf(m->source, sizeof m->source, "%s", source);
-  snprintf(m->then, sizeof m->then, "%s", then);
-  snprintf(m->reason, sizeof m->reason, "%s", reason);
-  snprintf(m->action, sizeof m->action, "%s", strcmp(reason, "rolled back") == 0 ? "rollback" : "promote");
+  member_intend(m, then, reason);
   m->options = json_incref(json_object_get(command, "options"));
   json_t *gate = json_object_get(command, "gate");
   json_t *own = gate == NULL && s->o->gate != NULL ? json_loads(s->o->gate, 0, NULL) : NULL;
@@ -303,33 +311,24 @@ void member_publish(supervisor *s, member *m, const char *action, const char *re
     board_set_error(s->b, "");
   }
   keep_champion(s, m);
-  if (was_challenger) {
-    forget_canary(s);
-    control_tell(s, json_pack("{s:s}", "notice", "canary over"));
-  }
+  if (was_challenger) canary_over(s);
   record(s, m, before, action, reason, evidence, (double)NAN, was_challenger);
   announce(s, m);
 }
 
 void member_end_canary(supervisor *s, member *m, const char *reason, const json_t *evidence) {
   atomic_store(&s->b->challenger, 0);
-  forget_canary(s);
-  control_tell(s, json_pack("{s:s}", "notice", "canary over"));
+  canary_over(s);
   record(s, m, member_in(s, MEMBER_CHAMPION), "rollback", reason, evidence, (double)NAN, true);
   ev_log(EV_LOG_INFO, "canary of %.12s is over: %s", m->version, reason);
   retire(s, m);
-}
-
-static double number_of(const json_t *o, const char *key, double fallback) {
-  const json_t *v = json_object_get(o, key);
-  return json_is_number(v) ? json_number_value(v) : fallback;
 }
 
 static void start_canary(supervisor *s, member *m) {
   member *champion = member_in(s, MEMBER_CHAMPION), *other = member_in(s, MEMBER_CHALLENGER);
   char path[4096];
   if (other != NULL && other != m) member_end_canary(s, other, "another challenger took its place", NULL);
-  double share = number_of(m->options, "share", 0.1);
+  double share = json_number_or(m->options, "share", 0.1);
   uint64_t salt = ev_checksum(m->version, strlen(m->version)), bits;
   memcpy(&bits, &share, sizeof bits);
   json_t *options = m->options != NULL ? json_deep_copy(m->options) : json_object();
@@ -369,16 +368,19 @@ static void resume_canary(supervisor *s) {
   json_decref(options);
 }
 
-void member_carry_out(supervisor *s, member *m) { /* its workers are there */
+static void carry_out(supervisor *s, member *m) { /* what `then` says; its workers are there */
   bool first = member_in(s, MEMBER_CHAMPION) == NULL;
   json_int_t ticket = m->ticket;
-  char source[4096];
   m->ticket = -1;
-  snprintf(source, sizeof source, "%s", m->source);
   if (strcmp(m->then, "canary") == 0 && !first) start_canary(s, m);
-  else member_publish(s, m, m->action, m->reason, json_object_get(m->said, "gate"));
+  else member_publish(s, m, strcmp(m->reason, ROLLED_BACK) == 0 ? "rollback" : "promote", m->reason, json_object_get(m->said, "gate"));
   control_reply(s, ticket, 200, member_describe(m));
   if (first) resume_canary(s);
+}
+
+void member_go_on(supervisor *s, member *m) {
+  if (m->ordered) carry_out(s, m);
+  else member_order(m, strcmp(m->then, "canary") == 0 ? (s->o->workers + 1) / 2 : s->o->workers);
 }
 
 static void failed(supervisor *s, member *m, const char *why, int code) {
@@ -390,10 +392,7 @@ static void failed(supervisor *s, member *m, const char *why, int code) {
   ev_log(EV_LOG_ERROR, "%s; %s", why, member_in(s, MEMBER_CHAMPION) != NULL ? "the version before stays" : "nothing is served yet");
   atomic_fetch_add(&s->b->failed_reloads, 1);
   if (of_file || member_in(s, MEMBER_CHAMPION) == NULL) board_set_error(s->b, why);
-  if (strcmp(m->then, "canary") == 0 && member_in(s, MEMBER_CHALLENGER) == NULL) { /* its challenger had died, and does not come back */
-    forget_canary(s);
-    control_tell(s, json_pack("{s:s}", "notice", "canary over"));
-  }
+  if (strcmp(m->then, "canary") == 0 && member_in(s, MEMBER_CHALLENGER) == NULL) canary_over(s); /* its challenger had died, and does not come back */
   char last[65];
   if (member_in(s, MEMBER_CHAMPION) != NULL) return;
   if (of_file && kept_champion(s, last) && versions_stage(s, last, "publish", NULL, -1, "the composition could not be loaded") == EV_OK) return;
@@ -428,9 +427,7 @@ static void ready(supervisor *s, member *m, json_t *said) {
     }
     member_owe(s, same, m->ticket);
     m->ticket = -1;
-    snprintf(same->then, sizeof same->then, "%s", m->then);
-    snprintf(same->reason, sizeof same->reason, "%s", m->reason);
-    snprintf(same->action, sizeof same->action, "%s", m->action);
+    member_intend(same, m->then, m->reason);
     same->of_file = same->of_file || m->of_file;
     if (m->of_file) snprintf(same->source, sizeof same->source, "%s", m->source);
     json_decref(same->options);
@@ -443,10 +440,8 @@ static void ready(supervisor *s, member *m, json_t *said) {
   if (strcmp(m->then, "nothing") == 0) {
     control_reply(s, m->ticket, 200, member_describe(m));
     m->ticket = -1;
-  } else if (m->ordered) {
-    member_carry_out(s, m);
   } else {
-    member_order(m, strcmp(m->then, "canary") == 0 ? (s->o->workers + 1) / 2 : s->o->workers);
+    member_go_on(s, m);
   }
 }
 
@@ -466,7 +461,7 @@ void versions_heard(supervisor *s, member *m) {
     failed(s, m, error, status == EV_ENOTFOUND ? 404 : status == EV_EINVAL || status == EV_ESCRIPT ? 422 : status == EV_EEXIST ? 409 : 500);
     m->state = MEMBER_LEAVING;
   } else if (json_object_get(said, "working") != NULL && m->state == MEMBER_STAGED) {
-    member_carry_out(s, m);
+    carry_out(s, m);
   }
   json_decref(said);
 }

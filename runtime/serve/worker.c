@@ -2,20 +2,17 @@
  *
  * It is forked from its team with everything loaded and compiled, and may be killed at any instruction: what it writes becomes
  * visible only by a change of the slot's state. */
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "../jobs/jobs.h"
 #include "inside.h"
 
-#define WORKER_TURN_NS 300000 /* about a request */
 #define SPARE_BYTES ((rlim_t)256 << 20) /* beside the Lua heap: slates, vectors, scratch */
 
 typedef struct asked { /* what interim goes by */
@@ -35,19 +32,6 @@ void process_begin(const char *name, pid_t parent, bool ignore_interrupts) {
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
-/* Asks for short turns: who is to run for a moment only need not wait until another's long one is over (kernels from 6.12 on; others
- * take no notice). Plain syscall: the C library has no name for it. */
-void process_turns(uint64_t ns) {
-  struct {
-    uint32_t size, policy;
-    uint64_t flags;
-    int32_t nice;
-    uint32_t priority;
-    uint64_t runtime, deadline, period;
-  } attributes = {.size = 48, .policy = SCHED_OTHER, .nice = getpriority(PRIO_PROCESS, 0), .runtime = ns};
-  syscall(SYS_sched_setattr, 0, &attributes, 0);
 }
 
 /* A script that allocates without end gets errors. */
@@ -149,7 +133,6 @@ static void learn_slot(ev_host *h, team_board *t, slot *s, uint32_t use) {
 _Noreturn void worker_run(ev_host *h, board *b, const bells *bell, uint32_t at, uint64_t asked_ns) {
   seat *me = &b->seats[at];
   ev_threads_set(1); /* requests are many: each gets one core */
-  process_turns(WORKER_TURN_NS);
   bound();
   confine(b, bell, me);
   atomic_store(&me->pid, (int32_t)getpid());
